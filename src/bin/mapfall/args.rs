@@ -1,0 +1,332 @@
+//! What was typed ([`Cli`]) and what will be done ([`GridPlan`]): two types, and the way from one to the other.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use mapfall::workload::cache_state::CacheState;
+use mapfall::workload::contender::Io;
+use mapfall::workload::content;
+use mapfall::workload::pattern::Pattern;
+use mapfall::workload::size::ByteSize;
+use mapfall::{Advice, BlockIo, Error, HugePages, IoOptions, Operation};
+
+use crate::fail::Failure;
+use crate::method;
+
+/// Blocks are whole multiples of this.
+const BLOCK_STEP_BYTES: u64 = 512;
+/// No pass has more threads than this.
+const THREADS_MAX: u16 = 1024;
+/// The report's name where none is given.
+const DEFAULT_REPORT: &str = "mapfall-grid.html";
+/// Cold rounds where nothing is said: cold passes are long.
+const COLD_ROUNDS_DEFAULT: usize = 3;
+
+/// Block I/O for Linux by system calls or a safe memory map, measured.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Is a memory map faster than pread here? Reads a file both ways over a grid of patterns, block sizes and cache states.
+    #[command(after_long_help = method::help())]
+    Grid(GridArgs),
+}
+
+/// What was typed after `mapfall grid`.
+#[derive(Debug, Args)]
+pub(crate) struct GridArgs {
+    /// Read this file, which is never written to; without it a temporary one is made and removed
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+
+    /// Make the temporary file in this directory [default: TMPDIR unless that is in memory, else the current directory]
+    #[arg(long, value_name = "DIR", conflicts_with = "file")]
+    dir: Option<PathBuf>,
+
+    /// Size of the temporary file; at most a third of the available memory and half of the free disk are used
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", conflicts_with = "file")]
+    size: ByteSize,
+
+    /// Bytes of a read, multiples of 512
+    #[arg(long, value_name = "SIZE,..", value_delimiter = ',', default_value = "4KiB,8KiB,16KiB")]
+    block: Vec<ByteSize>,
+
+    /// Order of the reads: seq, rand
+    #[arg(long, value_name = "PATTERN,..", value_delimiter = ',', default_value = "seq,rand")]
+    pattern: Vec<Pattern>,
+
+    /// State of the page cache before each pass: warm, cold
+    #[arg(long, value_name = "STATE,..", value_delimiter = ',', default_value = "warm,cold")]
+    cache: Vec<CacheState>,
+
+    /// Contenders: pread, mmap
+    #[arg(long, value_name = "IO,..", value_delimiter = ',', default_value = "pread,mmap")]
+    io: Vec<Io>,
+
+    /// Leave out what they are judged by: bare, bare-pread, limit
+    #[arg(long)]
+    no_reference: bool,
+
+    /// Threads that share the reads of a pass
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
+    threads: u16,
+
+    /// Passes of each contender in a cell; the median is shown, with the least and the greatest
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+
+    /// The same for cold cells [default: 3, or fewer if --rounds is]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    cold_rounds: Option<u16>,
+
+    /// What random offsets are made from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Whether maps ask for 2 MiB pages
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Huge::Auto)]
+    huge: Huge,
+
+    /// What maps tell the kernel of the order of reads
+    #[arg(long, value_enum, value_name = "ORDER", default_value_t = AccessOrder::Normal)]
+    advice: AccessOrder,
+
+    /// Show maps that were touched before beside those made afresh for each pass
+    #[arg(long)]
+    reuse_map: bool,
+
+    /// Time each read for itself and show percentiles; the clock costs 20 to 50 ns a read
+    #[arg(long)]
+    latency: bool,
+
+    /// End a pass that takes longer than this, and mark its figures as partial
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pass_limit: Duration,
+
+    /// Write all figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write the report to this file [default: mapfall-grid.html]
+    #[arg(long, value_name = "FILE.html", conflicts_with = "no_report")]
+    report: Option<PathBuf>,
+
+    /// Write no report
+    #[arg(long)]
+    no_report: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Huge {
+    /// Unless the advice is random
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum AccessOrder {
+    Normal,
+    Random,
+    Sequential,
+}
+
+/// What `mapfall grid` will do.
+#[derive(Debug)]
+pub(crate) struct GridPlan {
+    pub(crate) source: Source,
+    pub(crate) blocks_bytes: Vec<u64>,
+    pub(crate) patterns: Vec<Pattern>,
+    pub(crate) caches: Vec<CacheState>,
+    pub(crate) ios: Vec<Io>,
+    pub(crate) references: bool,
+    pub(crate) threads: usize,
+    pub(crate) rounds: usize,
+    pub(crate) cold_rounds: usize,
+    pub(crate) seed: u64,
+    pub(crate) huge_pages: HugePages,
+    pub(crate) advice: Advice,
+    pub(crate) reuse_map: bool,
+    pub(crate) latency: bool,
+    pub(crate) pass_limit: Duration,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// Where the bytes come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A file of the user's.
+    Given { path: PathBuf },
+    /// One that is made in `dir`.
+    Temporary { dir: PathBuf, bytes: u64, cut_by: Option<String> },
+}
+
+impl GridPlan {
+    /// Looks at the file system and refuses what cannot be.
+    pub(crate) fn resolve(args: GridArgs) -> Result<GridPlan, Failure> {
+        let blocks_bytes = distinct(args.block.iter().map(|block| block.bytes()));
+        for &block_bytes in &blocks_bytes {
+            if block_bytes == 0 || !block_bytes.is_multiple_of(BLOCK_STEP_BYTES) {
+                let found = ByteSize::new(block_bytes);
+                return Err(Failure::usage(format!(
+                    "--block: expected multiples of {BLOCK_STEP_BYTES} B, found {found}"
+                )));
+            }
+        }
+        let (source, file_bytes) = match &args.file {
+            Some(path) => (Source::Given { path: path.clone() }, given_len_bytes(path)?),
+            None => temporary(args.dir.as_deref(), args.size)?,
+        };
+        let largest = blocks_bytes.iter().copied().max().unwrap_or(0);
+        if largest > file_bytes {
+            let (block, file) = (ByteSize::new(largest), ByteSize::new(file_bytes));
+            return Err(Failure::usage(format!("--block: {block} is larger than the file, which has {file}")));
+        }
+        for path in [&args.json, &args.report].into_iter().flatten() {
+            refuse_overwriting(path, args.file.as_deref())?;
+        }
+        if args.json.is_some() && args.json == args.report {
+            return Err(Failure::usage("--json and --report name the same file"));
+        }
+        let rounds = usize::from(args.rounds);
+        Ok(GridPlan {
+            source,
+            blocks_bytes,
+            patterns: distinct(args.pattern),
+            caches: distinct(args.cache),
+            ios: distinct(args.io),
+            references: !args.no_reference,
+            threads: usize::from(args.threads),
+            rounds,
+            cold_rounds: args.cold_rounds.map_or(rounds.min(COLD_ROUNDS_DEFAULT), usize::from),
+            seed: args.seed,
+            huge_pages: match args.huge {
+                Huge::Auto => HugePages::Auto,
+                Huge::On => HugePages::On,
+                Huge::Off => HugePages::Off,
+            },
+            advice: match args.advice {
+                AccessOrder::Normal => Advice::Normal,
+                AccessOrder::Random => Advice::Random,
+                AccessOrder::Sequential => Advice::Sequential,
+            },
+            reuse_map: args.reuse_map,
+            latency: args.latency,
+            pass_limit: args.pass_limit,
+            json: args.json,
+            report: (!args.no_report).then(|| args.report.unwrap_or_else(|| DEFAULT_REPORT.into())),
+        })
+    }
+}
+
+/// Each value once, in the order of first mention.
+fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut kept = Vec::new();
+    for value in values {
+        if !kept.contains(&value) {
+            kept.push(value);
+        }
+    }
+    kept
+}
+
+/// The length of a file that can be read at offsets.
+fn given_len_bytes(path: &Path) -> Result<u64, Failure> {
+    let len_bytes = IoOptions::new().open_pread(path).and_then(|file| file.len()).map_err(|error| match error {
+        Error::Io { operation: Operation::Open, source, .. } => {
+            Failure::usage(format!("--file: cannot open {}: {source}", path.display()))
+        }
+        error => Failure::usage(format!("--file: {error}")),
+    })?;
+    if len_bytes == 0 {
+        return Err(Failure::usage(format!("--file: {} is empty: there is nothing to read", path.display())));
+    }
+    Ok(len_bytes)
+}
+
+fn temporary(dir: Option<&Path>, size: ByteSize) -> Result<(Source, u64), Failure> {
+    if size.bytes() == 0 {
+        return Err(Failure::usage("--size: expected at least one block, found 0 B"));
+    }
+    let dir = dir.map_or_else(content::default_dir, Path::to_owned);
+    if !dir.is_dir() {
+        return Err(Failure::usage(format!("--dir: {} is not a directory", dir.display())));
+    }
+    let fitting = content::fitting_size(size.bytes(), &dir)?;
+    if fitting.bytes == 0 {
+        return Err(Failure::failure(format!("there is no room for a temporary file in {}", dir.display())));
+    }
+    let (bytes, cut_by) = (fitting.bytes, fitting.cut_by);
+    Ok((Source::Temporary { dir, bytes, cut_by }, bytes))
+}
+
+/// A result must not replace the file that is read.
+fn refuse_overwriting(output: &Path, file: Option<&Path>) -> Result<(), Failure> {
+    let identity = |path: &Path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+    match file.and_then(identity) {
+        Some(of_file) if identity(output) == Some(of_file) => {
+            Err(Failure::usage(format!("{} is the file to read and would be overwritten", output.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `10s`, `500ms`, `2m`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("expected a time above 0 such as 10s, 500ms or 2m, found {text:?}");
+    let number_len = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
+    let (number, unit) = text.split_at(number_len);
+    let unit_s = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(expected()),
+    };
+    let number: f64 = number.parse().map_err(|_| expected())?;
+    let duration = Duration::try_from_secs_f64(number * unit_s).map_err(|_| expected())?;
+    if duration.is_zero() { Err(expected()) } else { Ok(duration) }
+}
+
+/// What clap says, in one line: the message without the usage that follows it.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let rendered = error.render().to_string();
+    let message = rendered.split("\n\n").next().unwrap_or_default();
+    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    format!("{message} (see mapfall grid --help)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        for text in ["", "10", "s", "0s", "-1s", "1d", "1e400s", "9999999999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn repeated_values_count_once() {
+        assert_eq!(distinct([3, 1, 3, 2, 1]), [3, 1, 2]);
+    }
+}

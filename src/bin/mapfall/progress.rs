@@ -1,0 +1,132 @@
+//! The bar on the terminal: what runs, how much is done, and how long it will take.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mapfall::workload::cache_state::CacheState;
+use mapfall::workload::grid::{Config, Event};
+use mapfall::workload::size::ByteSize;
+
+use crate::console;
+
+/// What a pass of a state is taken to last before one was seen.
+const WARM_GUESS_S: f64 = 1.5;
+const COLD_GUESS_S: f64 = 8.0;
+
+/// Shows a grid on standard error, if that is a terminal. Notes are shown anyway.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    warm: Share,
+    cold: Share,
+}
+
+/// The passes of one state of the page cache.
+#[derive(Debug)]
+struct Share {
+    guess_s: f64,
+    passes_per_cell: usize,
+    cells_left: usize,
+    done_in_cell: usize,
+    done: usize,
+    taken_s: f64,
+}
+
+impl Share {
+    fn new(config: &Config, cache: CacheState, guess_s: f64) -> Self {
+        let cells_left = config.cells().iter().filter(|cell| cell.cache == cache).count();
+        Share { guess_s, passes_per_cell: config.passes(cache), cells_left, done_in_cell: 0, done: 0, taken_s: 0.0 }
+    }
+
+    fn left(&self) -> usize {
+        (self.cells_left * self.passes_per_cell).saturating_sub(self.done_in_cell)
+    }
+
+    fn left_s(&self) -> f64 {
+        let mean_s = if self.done == 0 { self.guess_s } else { self.taken_s / self.done as f64 };
+        self.left() as f64 * mean_s
+    }
+
+    fn pass_ended(&mut self, taken: Duration) {
+        self.done += 1;
+        self.done_in_cell += 1;
+        self.taken_s += taken.as_secs_f64();
+    }
+
+    fn cell_ended(&mut self) {
+        self.done_in_cell = 0;
+        self.cells_left = self.cells_left.saturating_sub(1);
+    }
+}
+
+/// A bar for bytes that are written.
+pub(crate) fn writing(len_bytes: u64) -> ProgressBar {
+    let bar = new_bar(len_bytes);
+    bar.set_style(style("writing {wide_bar} {bytes} of {total_bytes}, {eta} left"));
+    bar
+}
+
+impl Progress {
+    pub(crate) fn new(config: &Config) -> Self {
+        let warm = Share::new(config, CacheState::Warm, WARM_GUESS_S);
+        let cold = Share::new(config, CacheState::Cold, COLD_GUESS_S);
+        let bar = new_bar((warm.left() + cold.left()) as u64);
+        bar.set_style(style("{wide_bar} {pos} of {len} passes, {msg}"));
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Progress { bar, warm, cold }
+    }
+
+    pub(crate) fn hear(&mut self, event: Event<'_>) {
+        match event {
+            Event::Preparing(what) => self.bar.set_message(what.to_owned()),
+            Event::PassBegins { cell, io, round } => {
+                let block = ByteSize::new(cell.block_bytes);
+                let (cache, pattern, left) = (cell.cache, cell.pattern, self.time_left());
+                self.bar.set_message(format!("{left} left, {cache} {pattern} {block} round {}: {io}", round + 1));
+            }
+            Event::PassEnds { cell, taken } => {
+                self.share(cell.cache).pass_ended(taken);
+                self.bar.inc(1);
+            }
+            Event::CellEnds { cell, skipped } => {
+                self.share(cell.cache).cell_ended();
+                self.bar.set_length(self.bar.position() + (self.warm.left() + self.cold.left()) as u64);
+                if let Some(reason) = skipped {
+                    self.say(&format!("skipped {cell}: {reason}"));
+                }
+            }
+            Event::Note(note) => self.say(note),
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| console::say(line));
+    }
+
+    fn share(&mut self, cache: CacheState) -> &mut Share {
+        match cache {
+            CacheState::Warm => &mut self.warm,
+            CacheState::Cold => &mut self.cold,
+        }
+    }
+
+    fn time_left(&self) -> String {
+        let left_s = (self.warm.left_s() + self.cold.left_s()).ceil() as u64;
+        if left_s < 100 { format!("{left_s} s") } else { format!("{} min", left_s.div_ceil(60)) }
+    }
+}
+
+fn new_bar(len: u64) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(Some(len), target)
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

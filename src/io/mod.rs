@@ -1,0 +1,129 @@
+//! Byte-offset I/O on one file, behind one contract.
+//!
+//! [`BlockIo`] is the contract, [`PreadFile`] the reference, [`MmapFile`] the safe memory map. For any input they
+//! return the same bytes and the same kind of error; they differ in what it costs.
+
+mod mmap;
+mod pread;
+
+use std::fmt;
+
+pub use mmap::MmapFile;
+pub use pread::PreadFile;
+
+use crate::error::{Error, Result};
+use crate::stats::IoStats;
+
+/// Exact reads and writes at byte offsets of one file.
+///
+/// Any number of threads may call any method at the same time. Offsets and lengths need no alignment.
+///
+/// # Reads that race with writes
+///
+/// A read that overlaps a write, a truncation or a growth that runs at the same time returns, for each byte, a value
+/// that the file had there before, during or after it, as `read(2)` does; it is not atomic. A read that runs while
+/// nothing else touches its bytes returns exactly what the file holds.
+pub trait BlockIo: Send + Sync + fmt::Debug {
+    /// Fills `buf` with the bytes at `offset`.
+    ///
+    /// An empty `buf` succeeds at any offset and reads nothing. After an error the buffer is initialised memory of
+    /// unspecified content: some of it may have been overwritten, and it must not be taken for file data.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PastEnd`] where the range is not wholly inside the file, [`Error::Io`] where the system fails the read.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Does every read of a batch. The reads may be done in any order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Batch`] with the first of them, in the batch's order, that failed. The others were tried all the same,
+    /// so the rest of the buffers may or may not hold what was asked: only success says that all of them do.
+    fn read_batch(&self, batch: &mut [BatchRead<'_>]) -> Result<()> {
+        let mut first = None;
+        for (index, read) in batch.iter_mut().enumerate() {
+            if let Err(error) = self.read_at(read.offset, read.buf) {
+                first.get_or_insert((index, error));
+            }
+        }
+        match first {
+            None => Ok(()),
+            Some((index, error)) => Err(Error::Batch { index, source: Box::new(error) }),
+        }
+    }
+
+    /// Writes all of `bytes` at `offset`, making the file longer where they pass its end.
+    ///
+    /// A gap between the old end and `offset` reads as zeros. Empty `bytes` succeed and change nothing. After an error
+    /// any prefix of `bytes` may have been written. Nothing is durable before [`BlockIo::sync`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`], [`Error::OffsetOverflow`], or [`Error::Io`] (a full disk, a file size limit, the device).
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// The file's length in bytes, asked of the system.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    fn len(&self) -> Result<u64>;
+
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Makes the file exactly `len_bytes` long. New bytes read as zeros and may be a hole.
+    ///
+    /// Safe while readers run: a read whose range is cut off gets [`Error::PastEnd`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`], [`Error::OffsetOverflow`], or [`Error::Io`].
+    fn set_len(&self, len_bytes: u64) -> Result<()>;
+
+    /// Returns when everything written before the call is on the device.
+    ///
+    /// After an error nothing may be assumed of the writes since the last success: the kernel may have dropped them and
+    /// a later success does not bring them back ([fsync(2), "fsyncgate"](https://wiki.postgresql.org/wiki/Fsync_Errors)).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`] or [`Error::Io`].
+    fn sync(&self, kind: SyncKind) -> Result<()>;
+
+    /// What has been done so far.
+    fn stats(&self) -> IoStats;
+}
+
+/// One read of a batch: the bytes at `offset`, as many as `buf` holds.
+#[derive(Debug)]
+pub struct BatchRead<'a> {
+    /// Where to read.
+    pub offset: u64,
+    /// Where the bytes go.
+    pub buf: &'a mut [u8],
+}
+
+/// How much [`BlockIo::sync`] makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// The data and what is needed to read it back, the length included (`fdatasync`).
+    Data,
+    /// All of the inode too, timestamps included (`fsync`).
+    All,
+}
+
+/// The end of a range, or the error that a range past `i64::MAX` gets everywhere.
+fn range_end(operation: crate::error::Operation, offset: u64, len: usize) -> Result<u64> {
+    offset
+        .checked_add(len as u64)
+        .filter(|end| *end <= i64::MAX as u64)
+        .ok_or(Error::OffsetOverflow { operation, offset, len_bytes: len as u64 })
+}

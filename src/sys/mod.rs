@@ -1,0 +1,18 @@
+//! All of the library's unsafe code.
+//!
+//! | file | what is unsafe in it | what makes it sound |
+//! |---|---|---|
+//! | `copy/` | a copy whose source may trap, in assembly on raw addresses | callers in `window` keep source and destination valid |
+//! | `fault` | a signal handler that moves the program counter | it acts only inside the copy routine |
+//! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
+//! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
+
+pub(crate) mod copy;
+pub(crate) mod fault;
+pub(crate) mod mapping;
+pub(crate) mod process;
+pub(crate) mod residency;
+pub(crate) mod window;
+
+/// Whether this build can recover from a fault in a copy.
+pub(crate) const CAN_RECOVER: bool = copy::CAN_RECOVER;

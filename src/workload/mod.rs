@@ -1,0 +1,23 @@
+//! The measuring code behind `mapfall grid` and the benches: passes over a file by several paths, under equal terms.
+//!
+//! The parts, each usable alone: a file of incompressible [`content`], [`pattern`]s of offsets made before the clock
+//! starts, [`contender`]s (the paths that are compared), one timed [`pass`], the state of the page cache before it
+//! ([`cache_state`]), and the [`grid`] that interleaves passes round by round and sums them up in an [`outcome`].
+//! Nothing here prints.
+
+mod bare;
+pub mod cache_state;
+pub mod contender;
+pub mod content;
+mod error;
+pub mod grid;
+pub mod machine;
+pub mod outcome;
+pub mod pass;
+pub mod pattern;
+pub mod size;
+pub mod summary;
+pub mod usage;
+
+pub use bare::BareMap;
+pub use error::{Error, Result};

@@ -1,0 +1,319 @@
+//! One timed pass of one contender.
+//!
+//! A pass reads blocks at offsets that were made before. With several threads each has an equal, contiguous part of the
+//! offsets. The destination of a thread is one page-aligned buffer of one block, touched before the clock starts; the
+//! threads start together behind a barrier, and the time is from the first start to the last end. Of each block the first
+//! 8 bytes go into a checksum, so that the contenders can be held against each other.
+//!
+//! The clock and the flag to stop are looked at once for every few hundred reads, so that looking costs nothing.
+
+use std::hint::black_box;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use memmap2::MmapMut;
+
+use super::contender::{Probe, Reader};
+use super::error::{Error, Result};
+use super::usage::Usage;
+
+/// At most this many reads, and this many bytes unless one block has more, go between two looks at the clock.
+const READS_PER_LOOK: usize = 256;
+const BYTES_PER_LOOK: usize = 4 << 20;
+
+/// The smallest pages that there are, so that no page of a block is left out of a skeleton.
+const PAGE_BYTES: u64 = 4096;
+
+/// What is done with each block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It is copied.
+    Copy,
+    /// It is copied, and each read is timed for itself. The clock costs some 20 to 50 ns a read.
+    Latency,
+    /// Everything but the copy: the same calls at the same offsets for one byte of the block, or one byte of each of its
+    /// pages ([`Reader::PROBE`]). What a `Copy` pass takes longer is the copy.
+    Skeleton,
+}
+
+/// What a pass is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Where to read, in this order.
+    pub offsets: &'a [u64],
+    /// How much each time.
+    pub block_bytes: usize,
+    /// By how many threads.
+    pub threads: usize,
+    /// What is done with each block.
+    pub kind: Kind,
+    /// When to end even if there are offsets left.
+    pub limit: Duration,
+    /// Set by someone else to end the pass at once.
+    pub stop: &'a AtomicBool,
+}
+
+/// Why a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// Everything was read.
+    Complete,
+    /// The limit was reached first.
+    LimitReached,
+    /// The flag was set first.
+    Stopped,
+}
+
+/// What a pass did and took.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// From the first thread's start to the last one's end.
+    pub elapsed: Duration,
+    /// Blocks read.
+    pub reads: u64,
+    /// The sum over what was read. Equal for equal offsets, blocks and threads, if the pass is complete.
+    pub checksum: u64,
+    /// Why it ended.
+    pub end: End,
+    /// Faults and processor time of all its threads.
+    pub usage: Usage,
+    /// Nanoseconds per read, in a [`Kind::Latency`] pass.
+    pub latency_ns: Option<Histogram<u64>>,
+}
+
+/// Does a pass.
+///
+/// # Errors
+///
+/// The first error of any thread.
+///
+/// # Panics
+///
+/// Where a thread does.
+pub fn run<R: Reader>(reader: &R, job: &Job<'_>) -> Result<Pass> {
+    let threads = job.threads.max(1);
+    let part_reads = job.offsets.len().div_ceil(threads).max(1);
+    let mut parts: Vec<&[u64]> = job.offsets.chunks(part_reads).collect();
+    parts.resize(threads, &[]);
+    let mut buffers = (0..threads).map(|_| destination(job.block_bytes)).collect::<Result<Vec<_>>>()?;
+    let barrier = Barrier::new(threads);
+    let barrier = &barrier;
+    let timed: Vec<Result<Timed>> = thread::scope(|scope| {
+        let mut running = Vec::with_capacity(threads);
+        for (part, buffer) in parts.into_iter().zip(&mut buffers) {
+            running.push(scope.spawn(move || timed_part(reader, part, buffer, job, barrier)));
+        }
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        running.into_iter().map(join).collect()
+    });
+    sum(timed.into_iter().collect::<Result<Vec<_>>>()?)
+}
+
+/// A buffer of one block on pages of its own, all of them touched.
+fn destination(block_bytes: usize) -> Result<MmapMut> {
+    let mut buffer = MmapMut::map_anon(block_bytes).map_err(Error::system("get a buffer from", Path::new("memory")))?;
+    buffer.fill(0xa5);
+    Ok(buffer)
+}
+
+/// What one thread did, and when.
+struct Timed {
+    start: Instant,
+    end: Instant,
+    usage: Usage,
+    part: Part,
+}
+
+struct Part {
+    reads: u64,
+    checksum: u64,
+    end: End,
+    latency_ns: Option<Histogram<u64>>,
+}
+
+fn timed_part<R: Reader>(
+    reader: &R,
+    offsets: &[u64],
+    buf: &mut [u8],
+    job: &Job<'_>,
+    barrier: &Barrier,
+) -> Result<Timed> {
+    let usage = || Usage::of_this_thread().map_err(Error::system("read", Path::new("/proc/thread-self/stat")));
+    let _ = barrier.wait();
+    let usage_before = usage()?;
+    let start = Instant::now();
+    let part = match job.kind {
+        Kind::Copy => copy_part(reader, offsets, buf, job, start),
+        Kind::Latency => latency_part(reader, offsets, buf, job, start),
+        Kind::Skeleton => skeleton_part(reader, offsets, buf, job, start),
+    }?;
+    let end = Instant::now();
+    Ok(Timed { start, end, usage: usage()? - usage_before, part })
+}
+
+fn sum(timed: Vec<Timed>) -> Result<Pass> {
+    let start = timed.iter().map(|timed| timed.start).min();
+    let end = timed.iter().map(|timed| timed.end).max();
+    let elapsed = start.zip(end).map_or(Duration::ZERO, |(start, end)| end - start);
+    let mut pass =
+        Pass { elapsed, reads: 0, checksum: 0, end: End::Complete, usage: Usage::default(), latency_ns: None };
+    for Timed { usage, part, .. } in timed {
+        pass.reads += part.reads;
+        pass.checksum = pass.checksum.wrapping_add(part.checksum);
+        pass.end = pass.end.max(part.end);
+        pass.usage += usage;
+        match (&mut pass.latency_ns, part.latency_ns) {
+            (Some(all), Some(part)) => *all += part,
+            (none, part) => *none = part,
+        }
+    }
+    Ok(pass)
+}
+
+/// How many reads go by between two looks at the clock.
+fn reads_per_look(block_bytes: usize) -> usize {
+    (BYTES_PER_LOOK / block_bytes.max(1)).clamp(1, READS_PER_LOOK)
+}
+
+/// Goes through the offsets until they end, the limit is reached or the flag is set.
+#[inline]
+fn walk(offsets: &[u64], job: &Job<'_>, start: Instant, mut read: impl FnMut(u64) -> Result<()>) -> Result<(u64, End)> {
+    let mut done = 0;
+    for chunk in offsets.chunks(reads_per_look(job.block_bytes)) {
+        for &offset in chunk {
+            read(offset)?;
+        }
+        done += chunk.len();
+        if job.stop.load(Relaxed) {
+            return Ok((done as u64, End::Stopped));
+        }
+        if done < offsets.len() && start.elapsed() >= job.limit {
+            return Ok((done as u64, End::LimitReached));
+        }
+    }
+    Ok((done as u64, End::Complete))
+}
+
+#[inline(never)]
+fn copy_part<R: Reader>(reader: &R, offsets: &[u64], buf: &mut [u8], job: &Job<'_>, start: Instant) -> Result<Part> {
+    let mut checksum = 0;
+    let (reads, end) = walk(offsets, job, start, |offset| {
+        reader.read(offset, buf)?;
+        checksum = fold(checksum, buf);
+        Ok(())
+    })?;
+    Ok(Part { reads, checksum, end, latency_ns: None })
+}
+
+#[inline(never)]
+fn latency_part<R: Reader>(reader: &R, offsets: &[u64], buf: &mut [u8], job: &Job<'_>, start: Instant) -> Result<Part> {
+    let mut checksum = 0;
+    let mut latency_ns = new_histogram();
+    let (reads, end) = walk(offsets, job, start, |offset| {
+        let before = Instant::now();
+        reader.read(offset, buf)?;
+        let taken = before.elapsed();
+        latency_ns.saturating_record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+        checksum = fold(checksum, buf);
+        Ok(())
+    })?;
+    Ok(Part { reads, checksum, end, latency_ns: Some(latency_ns) })
+}
+
+#[inline(never)]
+fn skeleton_part<R: Reader>(
+    reader: &R,
+    offsets: &[u64],
+    buf: &mut [u8],
+    job: &Job<'_>,
+    start: Instant,
+) -> Result<Part> {
+    let byte = &mut buf[..1];
+    let (reads, end) = walk(offsets, job, start, |offset| {
+        reader.read(offset, byte)?;
+        if R::PROBE == Probe::OneBytePerPage {
+            let mut page = (offset / PAGE_BYTES + 1) * PAGE_BYTES;
+            while page < offset + job.block_bytes as u64 {
+                reader.read(page, byte)?;
+                page += PAGE_BYTES;
+            }
+        }
+        black_box(&mut *byte);
+        Ok(())
+    })?;
+    Ok(Part { reads, checksum: 0, end, latency_ns: None })
+}
+
+/// Mixes the beginning of a block into the sum of those before it. The block must be thought used, or the compiler might
+/// leave out copies that are overwritten unread.
+#[inline]
+fn fold(checksum: u64, block: &mut [u8]) -> u64 {
+    let block = black_box(block);
+    let head = block.first_chunk().map_or(0, |head| u64::from_le_bytes(*head));
+    checksum.rotate_left(1) ^ head
+}
+
+/// From 1 ns to 100 s, exact to three digits, made whole now so that recording allocates nothing.
+fn new_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 100_000_000_000, 3).expect("1 <= low, 2 low <= high and digits <= 5, as it asks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads that cost nothing and know what they were asked.
+    struct Fake;
+
+    impl Reader for Fake {
+        const PROBE: Probe = Probe::OneBytePerPage;
+
+        fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            buf.fill((offset / 4096) as u8);
+            Ok(())
+        }
+    }
+
+    fn job<'a>(offsets: &'a [u64], stop: &'a AtomicBool) -> Job<'a> {
+        Job { offsets, block_bytes: 4096, threads: 1, kind: Kind::Copy, limit: Duration::from_secs(100), stop }
+    }
+
+    #[test]
+    fn a_pass_reads_every_block_once_whatever_the_threads() {
+        let offsets: Vec<u64> = (0..1001).map(|block| block * 4096).collect();
+        let stop = AtomicBool::new(false);
+        for kind in [Kind::Copy, Kind::Latency, Kind::Skeleton] {
+            for threads in [1, 2, 3, 2000] {
+                let pass = run(&Fake, &Job { threads, kind, ..job(&offsets, &stop) }).unwrap();
+                assert_eq!((pass.reads, pass.end), (1001, End::Complete));
+                let timed_reads = pass.latency_ns.map(|histogram| histogram.len());
+                assert_eq!(timed_reads, (kind == Kind::Latency).then_some(1001));
+            }
+        }
+    }
+
+    #[test]
+    fn the_checksum_knows_content_and_order() {
+        let stop = AtomicBool::new(false);
+        let sum = |offsets: &[u64]| run(&Fake, &job(offsets, &stop)).unwrap().checksum;
+        assert_eq!(sum(&[0, 4096, 8192]), sum(&[0, 4096, 8192]));
+        assert_ne!(sum(&[0, 4096, 8192]), sum(&[4096, 0, 8192]));
+        assert_ne!(sum(&[0, 4096, 8192]), sum(&[0, 4096, 12288]));
+    }
+
+    #[test]
+    fn a_limit_and_a_flag_end_it_early() {
+        let offsets = vec![0; 10_000];
+        let stop = AtomicBool::new(false);
+        let pass = run(&Fake, &Job { limit: Duration::ZERO, ..job(&offsets, &stop) }).unwrap();
+        assert_eq!((pass.reads, pass.end), (READS_PER_LOOK as u64, End::LimitReached));
+        stop.store(true, Relaxed);
+        let pass = run(&Fake, &job(&offsets, &stop)).unwrap();
+        assert_eq!((pass.reads, pass.end), (READS_PER_LOOK as u64, End::Stopped));
+    }
+}
