@@ -11,7 +11,7 @@
 //!
 //! - To keep it out of a process, decline it: [`IoOptions::fault_handler`]. Files are then served by `pread(2)`.
 //! - A handler that someone installs over ours later is noticed (every few thousand reads of a thread, and whenever a
-//!   read falls back): the maps then step down to `pread(2)` until ours is back on top. Up to that moment a fault goes to
+//!   fault is recovered): the maps then step down to `pread(2)` until ours is back on top. Up to that moment a fault goes to
 //!   their handler first; if it does not pass it on, the process dies as it would with any map.
 //! - A thread that blocks `SIGBUS` dies of a fault in a map, since the kernel forces the default action then. Do not
 //!   read through a map in such a thread; nothing can be promised there.

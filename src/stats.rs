@@ -184,7 +184,8 @@ impl IoStats {
 /// The counters behind [`IoStats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    cells: ThreadLocal<CachePadded<ReadCell>>,
+    /// On its own cache line: it is read at every read, and the counters behind it are written by anyone.
+    cells: CachePadded<ThreadLocal<CachePadded<ReadCell>>>,
     fallbacks: [AtomicU64; FallbackReason::ALL.len()],
     writes: AtomicU64,
     write_bytes: AtomicU64,
@@ -205,6 +206,8 @@ pub(crate) struct ReadCell {
     pread_bytes: AtomicU64,
     mmap_reads: AtomicU64,
     mmap_bytes: AtomicU64,
+    tail_probes: AtomicU64,
+    tail_stats: AtomicU64,
 }
 
 /// Adds to a counter that only this thread writes. Relaxed: a snapshot needs each counter whole, not several in step.
@@ -232,6 +235,16 @@ impl ReadCell {
     pub(crate) fn count_mmap(&self, bytes: usize) -> u64 {
         add_own(&self.mmap_bytes, bytes as u64);
         add_own(&self.mmap_reads, 1)
+    }
+
+    /// Counts a block that ends in a zero byte and was proven by a touch of the file's last page.
+    pub(crate) fn count_tail_probe(&self) {
+        add_own(&self.tail_probes, 1);
+    }
+
+    /// Counts a block that ends in a zero byte and was proven, or not, by the file's length.
+    pub(crate) fn count_tail_stat(&self) {
+        add_own(&self.tail_stats, 1);
     }
 
     /// Counts a read that `pread` served.
@@ -265,6 +278,13 @@ impl Counters {
 
     pub(crate) fn count_set_len(&self) {
         self.set_lens.fetch_add(1, Relaxed);
+    }
+
+    /// Blocks proven whole by a touch, and blocks held against the file's length.
+    pub(crate) fn tail_checks(&self) -> (u64, u64) {
+        self.cells.iter().fold((0, 0), |(probes, stats), cell| {
+            (probes + cell.tail_probes.load(Relaxed), stats + cell.tail_stats.load(Relaxed))
+        })
     }
 
     /// Adds everything up. `map` stays empty: it is for whoever owns the map to fill in.
