@@ -22,7 +22,9 @@ pub enum Error {
     /// The bytes asked for are not all inside the file.
     ///
     /// The file's length is the one seen when the read failed. Another process may have changed it since.
-    #[error("read of {wanted_bytes} bytes at offset {offset} passes the end of the file, which has {file_len_bytes} bytes")]
+    #[error(
+        "read of {wanted_bytes} bytes at offset {offset} passes the end of the file, which has {file_len_bytes} bytes"
+    )]
     PastEnd {
         /// Where the read began.
         offset: u64,
@@ -66,7 +68,10 @@ pub enum Error {
     },
 
     /// An offset and a length whose sum no file can have (more than `i64::MAX`).
-    #[error("{operation} refused: offset {offset} with {len_bytes} bytes is past the largest file offset, {}", i64::MAX)]
+    #[error(
+        "{operation} refused: offset {offset} with {len_bytes} bytes is past the largest file offset, {}",
+        i64::MAX
+    )]
     OffsetOverflow {
         /// What was tried.
         operation: Operation,

@@ -4,15 +4,15 @@
 //!
 //! The first map that is opened installs a handler for `SIGBUS` and `SIGSEGV`, once for the process, and never takes it
 //! away. It acts on a fault only if the program counter is in this crate's copy routine, the fault address is in the
-//! mapped bytes that the routine was told to copy, and the signal is a synchronous one from the kernel. Then the routine
-//! returns early, the read is done again by `pread(2)`, and that tells what is true: data, end of file, or an error.
-//! Every other signal goes to the handler that was there before, with its own flags and mask; where there was none, the
-//! process dies of the signal as it would have.
+//! mapped bytes that the routine was told to copy, and the signal is a synchronous one from the kernel. Then the
+//! routine returns early, the read is done again by `pread(2)`, and that tells what is true: data, end of file, or an
+//! error. Every other signal goes to the handler that was there before, with its own flags and mask; where there was
+//! none, the process dies of the signal as it would have.
 //!
 //! - To keep it out of a process, decline it: [`IoOptions::fault_handler`]. Files are then served by `pread(2)`.
 //! - A handler that someone installs over ours later is noticed (every few thousand reads of a thread, and whenever a
-//!   fault is recovered): the maps then step down to `pread(2)` until ours is back on top. Up to that moment a fault goes to
-//!   their handler first; if it does not pass it on, the process dies as it would with any map.
+//!   fault is recovered): the maps then step down to `pread(2)` until ours is back on top. Up to that moment a fault
+//!   goes to their handler first; if it does not pass it on, the process dies as it would with any map.
 //! - A thread that blocks `SIGBUS` dies of a fault in a map, since the kernel forces the default action then. Do not
 //!   read through a map in such a thread; nothing can be promised there.
 //! - To have a handler of your own beside ours, install it *before* the first map is opened. It is chained to.
@@ -23,6 +23,7 @@
 
 mod error;
 pub mod io;
+mod map_options;
 mod options;
 pub mod residency;
 mod stats;
@@ -32,5 +33,6 @@ pub mod workload;
 
 pub use error::{Error, FileKind, Operation, Result};
 pub use io::{BatchRead, BlockIo, MmapFile, PreadFile, SyncKind};
-pub use options::{Advice, HugePages, IoMode, IoOptions};
+pub use map_options::{Advice, HugePages};
+pub use options::{IoMode, IoOptions};
 pub use stats::{FallbackReason, Fallbacks, IoStats, MapStats, PathStats};

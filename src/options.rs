@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, FileKind, Operation, Result};
 use crate::io::{BlockIo, MmapFile, PreadFile};
+use crate::map_options::{Advice, HugePages, MapOptions};
 
 /// Which path serves the reads of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,53 +28,6 @@ impl IoMode {
         match self {
             IoMode::Pread => "pread",
             IoMode::Mmap => "mmap",
-        }
-    }
-}
-
-/// Whether 2 MiB pages are asked for (`MADV_HUGEPAGE`).
-///
-/// A file system with large folios (ext4 from Linux 6.16, XFS, btrfs, tmpfs) then reads a whole 2 MiB on a fault and maps
-/// it with one entry: a first touch costs one fault for 2 MiB instead of one for 64 KiB, and later reads miss the TLB
-/// less. Pages that are in the page cache already keep the size they came in with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum HugePages {
-    /// Ask, unless the access advice is [`Advice::Random`], which asks for the opposite.
-    #[default]
-    Auto,
-    /// Ask.
-    On,
-    /// Do not ask.
-    Off,
-}
-
-/// What the kernel is told of the order of reads (`madvise(2)`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Advice {
-    /// Nothing: read-ahead and read-around as the kernel sees fit.
-    #[default]
-    Normal,
-    /// In no order: a fault reads the pages it needs and no others.
-    Random,
-    /// In order: read far ahead.
-    Sequential,
-}
-
-/// The options of a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MapOptions {
-    pub(crate) range_bytes: Option<u64>,
-    pub(crate) huge_pages: HugePages,
-    pub(crate) advice: Advice,
-    pub(crate) fault_handler: bool,
-}
-
-impl MapOptions {
-    pub(crate) fn asks_huge(&self) -> bool {
-        match self.huge_pages {
-            HugePages::Auto => self.advice != Advice::Random,
-            HugePages::On => true,
-            HugePages::Off => false,
         }
     }
 }
@@ -152,8 +106,9 @@ impl IoOptions {
     /// The length of the address range that the file is mapped into, in bytes, rounded up to 2 MiB.
     ///
     /// The range reaches past the end of the file, and growth inside it costs the map nothing; when the file outgrows
-    /// it a larger one is made. Default: 16 times the file's length and at least 16 GiB, or less where the address space
-    /// is limited (`RLIMIT_AS`). Address space is not memory: an untouched range costs nothing.
+    /// it a larger one is made. Default: 16 times the file's length and at least 16 GiB, or less where the address
+    /// space is limited (`RLIMIT_AS`) or other maps have taken much of it. Address space is not memory: an untouched
+    /// range costs nothing.
     #[must_use]
     pub fn map_range_bytes(mut self, range_bytes: u64) -> Self {
         self.map.range_bytes = Some(range_bytes);
@@ -252,7 +207,9 @@ fn open_error(path: &Arc<Path>, source: io::Error) -> Error {
     // Some kinds are refused by open(2) itself, with an error that does not say what the matter is: a directory opened
     // for writing (EISDIR), a socket (ENXIO).
     match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
-        Ok(file_type) if !file_type.is_file() => Error::NotARegularFile { path: path.clone(), found: kind_of(file_type) },
+        Ok(file_type) if !file_type.is_file() => {
+            Error::NotARegularFile { path: path.clone(), found: kind_of(file_type) }
+        }
         _ => Error::Io { operation: Operation::Open, path: path.clone(), offset: 0, len_bytes: 0, source },
     }
 }

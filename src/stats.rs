@@ -259,6 +259,16 @@ impl Counters {
     /// The calling thread's cell.
     #[inline]
     pub(crate) fn cell(&self) -> &ReadCell {
+        match self.cells.get() {
+            Some(cell) => cell,
+            None => self.new_cell(),
+        }
+    }
+
+    /// Apart from [`Counters::cell`], which every read goes through, because it is long.
+    #[cold]
+    #[inline(never)]
+    fn new_cell(&self) -> &ReadCell {
         self.cells.get_or_default()
     }
 

@@ -1,5 +1,6 @@
 //! The command line as its users meet it: what it writes, what it refuses and how, and how it ends when interrupted.
 #![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -187,8 +188,8 @@ fn a_size_that_does_not_fit_is_cut_aloud() {
 fn options_choose_what_takes_part() {
     let dir = scratch();
     fs::write(dir.path().join("data"), content(MIB)).unwrap();
-    let words = "--file data --block 4096,4KiB --pattern rand --cache warm --io mmap --no-reference --threads 3 --rounds 2 \
-                 --huge off --advice random --no-report --json out.json";
+    let words = "--file data --block 4096,4KiB --pattern rand --cache warm --io mmap --no-reference --threads 3 \
+                 --rounds 2 --huge off --advice random --no-report --json out.json";
     succeeds(dir.path(), words);
     let outcome = json(&dir.path().join("out.json"));
     let cells = outcome["cells"].as_array().unwrap();

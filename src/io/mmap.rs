@@ -1,28 +1,31 @@
 //! The safe memory map.
 //!
-//! The usual read is: is the range readable (a load), copy (a routine that survives a fault), count (in the thread's own
-//! cell). No lock, no store to memory that another thread uses, no system call. Everything else is in the cold half:
-//! what the map cannot serve, `pread` does, and the statistics say why.
+//! The usual read is: is the range readable (a load), copy (a routine that survives a fault), count (in the thread's
+//! own cell). No lock, no store to memory that another thread uses, no system call. Everything else is in the cold
+//! half: what the map cannot serve, `pread` does, and the statistics say why.
 
 mod backoff;
+mod down;
 mod range;
 mod suspects;
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use self::backoff::Backoff;
+use self::down::Down;
 use self::suspects::{Suspects, Verdict};
-use super::{BlockIo, PreadFile, SyncKind};
+use super::{BatchRead, BlockIo, PreadFile, SyncKind, read_each};
 use crate::error::Result;
-use crate::options::{Advice, HugePages, MapOptions};
+use crate::map_options::MapOptions;
 use crate::stats::{FallbackReason, IoStats, MapStats, ReadCell};
 use crate::sys;
 use crate::sys::fault;
-use crate::sys::mapping::{MapAdvice, Mapping};
+use crate::sys::mapping::Mapping;
 use crate::sys::process::page_table_bytes;
 use crate::sys::window::{Copied, Window};
 
@@ -82,40 +85,6 @@ struct State {
     last_refusal: Option<String>,
     step_downs: u64,
     returns: u64,
-}
-
-/// Why the whole map stands aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Down {
-    Not,
-    Unsupported,
-    HandlerDeclined,
-    HandlerReplaced,
-    MapRefused,
-    TooManyFaults,
-}
-
-impl Down {
-    const ALL: [Down; 6] = [
-        Down::Not,
-        Down::Unsupported,
-        Down::HandlerDeclined,
-        Down::HandlerReplaced,
-        Down::MapRefused,
-        Down::TooManyFaults,
-    ];
-
-    fn reason(self) -> Option<FallbackReason> {
-        match self {
-            Down::Not => None,
-            Down::Unsupported => Some(FallbackReason::Unsupported),
-            Down::HandlerDeclined => Some(FallbackReason::HandlerDeclined),
-            Down::HandlerReplaced => Some(FallbackReason::HandlerReplaced),
-            Down::MapRefused => Some(FallbackReason::MapRefused),
-            Down::TooManyFaults => Some(FallbackReason::SuspectRegion),
-        }
-    }
 }
 
 impl MmapFile {
@@ -205,18 +174,22 @@ impl MmapFile {
             }
             Copied::TailUnproven => {
                 cell.count_tail_stat();
-                // The copy came before this call. If the file still reaches past the block now, it was not cut in it.
-                match self.pread.len() {
-                    Ok(file_len_bytes) if offset + len <= file_len_bytes => Ok(()),
-                    _ => {
-                        self.try_resync();
-                        Err(FallbackReason::CutShort)
-                    }
-                }
+                self.prove_tail(offset, buf)
             }
-            Copied::Faulted { copied_bytes } => {
-                self.faulted(offset + copied_bytes as u64, offset + len);
+            Copied::Faulted { at_byte } => {
+                self.faulted(copied, offset + at_byte as u64, offset + len);
                 Err(FallbackReason::Fault)
+            }
+            Copied::EndFaulted { len_bytes } => {
+                self.end_faulted(copied, len_bytes);
+                match self.window.copy_out(offset, buf) {
+                    // Another thread is at it, or the length has changed again meanwhile.
+                    copied @ Copied::EndFaulted { len_bytes } => {
+                        self.end_faulted(copied, len_bytes);
+                        Err(FallbackReason::Fault)
+                    }
+                    copied => self.see_through(cell, offset, buf, copied),
+                }
             }
             Copied::NotReadable => {
                 if let Some(reason) = self.down().reason()
@@ -240,16 +213,55 @@ impl MmapFile {
         }
     }
 
-    /// A fault at file offset `at`, in a read that ends at `end`, was recovered.
-    fn faulted(&self, at: u64, end: u64) {
+    /// Copies once more, between two questions for the file's length, a block that ends in a zero byte.
+    fn prove_tail(&self, offset: u64, buf: &mut [u8]) -> Result<(), FallbackReason> {
+        let end = offset + buf.len() as u64;
+        let file_len_bytes = self.pread.len().unwrap_or(0);
+        // The first copy proves nothing: the file may have been cut before it, and have grown back since.
+        match self.window.copy_out_within(file_len_bytes, offset, buf) {
+            Copied::Whole | Copied::Probed => Ok(()),
+            Copied::TailUnproven if end <= self.pread.len().unwrap_or(0) => Ok(()),
+            copied @ Copied::Faulted { at_byte } => {
+                self.faulted(copied, offset + at_byte as u64, end);
+                Err(FallbackReason::Fault)
+            }
+            copied @ Copied::EndFaulted { len_bytes } => {
+                self.end_faulted(copied, len_bytes);
+                Err(FallbackReason::Fault)
+            }
+            Copied::TailUnproven | Copied::NotReadable => {
+                self.try_resync();
+                Err(FallbackReason::CutShort)
+            }
+        }
+    }
+
+    /// What every recovered fault asks for. The state and the file's length now, unless another thread is at it.
+    fn recovered(&self, copied: Copied) -> Option<(MutexGuard<'_, State>, u64)> {
         self.faults_recovered.fetch_add(1, Relaxed);
         self.check_handler();
-        let Some(mut state) = self.state.try_lock() else { return };
-        let file_len_bytes = self.resync(&mut state);
-        tracing::debug!(path = %self.pread.path().display(), at, end, file_len_bytes, "recovered from a fault in the map");
+        let mut state = self.state.try_lock()?;
+        let file_len_bytes = self.resync(&mut state, None);
+        let path = self.pread.path().display();
+        tracing::debug!(%path, ?copied, file_len_bytes, "recovered from a fault in the map");
+        Some((state, file_len_bytes))
+    }
+
+    /// A fault at file offset `at`, in a read that ends at `end`, was recovered.
+    fn faulted(&self, copied: Copied, at: u64, end: u64) {
+        let Some((mut state, file_len_bytes)) = self.recovered(copied) else { return };
         // If the file is shorter now, that was the cause and it is gone. If not, the same place may fault again.
         if end <= file_len_bytes && !self.suspects.suspect(at) {
             self.step_down(&mut state, Down::TooManyFaults);
+        }
+    }
+
+    /// A fault on the last byte of a file of this length was recovered. If the file still has that byte, reads do
+    /// without it from now on.
+    fn end_faulted(&self, copied: Copied, len_bytes: u64) {
+        let Some((_state, file_len_bytes)) = self.recovered(copied) else { return };
+        if len_bytes <= file_len_bytes {
+            self.window.forgo_far_probe();
         }
     }
 
@@ -265,11 +277,11 @@ impl MmapFile {
             return Err(Down::HandlerReplaced);
         }
         let file_len_bytes = self.pread.len().unwrap_or(0);
-        if self.window.range_bytes() == 0 {
-            if let Err(error) = self.map(state, file_len_bytes) {
-                self.note_refusal(state, &error);
-                return Err(Down::MapRefused);
-            }
+        if self.window.range_bytes() == 0
+            && let Err(error) = self.map(state, file_len_bytes)
+        {
+            self.note_refusal(state, &error);
+            return Err(Down::MapRefused);
         }
         self.window.publish(file_len_bytes);
         Ok(())
@@ -296,26 +308,16 @@ impl MmapFile {
     }
 
     fn advise(&self, mapping: &Mapping) {
-        let huge_pages = match self.options.huge_pages {
-            HugePages::Off => Some(MapAdvice::NoHugePages),
-            _ if self.options.asks_huge() => Some(MapAdvice::HugePages),
-            _ => None,
-        };
-        let order = match self.options.advice {
-            Advice::Normal => None,
-            Advice::Random => Some(MapAdvice::Random),
-            Advice::Sequential => Some(MapAdvice::Sequential),
-        };
-        for advice in [huge_pages, order].into_iter().flatten() {
+        for advice in self.options.kernel_advice() {
             if let Err(error) = mapping.advise(advice) {
                 tracing::debug!(%error, ?advice, "the kernel does not take the advice");
             }
         }
     }
 
-    /// Asks for the file's length, makes a larger map if the file has outgrown the one there is, and publishes what is
-    /// readable. Returns the length.
-    fn resync(&self, state: &mut State) -> u64 {
+    /// Asks for the file's length, makes a larger map if the file has outgrown the one there is, enters what has just
+    /// been `written` into the page table, and publishes what is readable. Returns the length.
+    fn resync(&self, state: &mut State, written: Option<Range<u64>>) -> u64 {
         let file_len_bytes = self.pread.len().unwrap_or(0);
         if self.down() != Down::Not {
             return file_len_bytes;
@@ -336,6 +338,9 @@ impl MmapFile {
                 }
             }
         }
+        if let Some(written) = written {
+            self.window.populate(written);
+        }
         self.window.publish(file_len_bytes);
         file_len_bytes
     }
@@ -343,7 +348,7 @@ impl MmapFile {
     /// As [`MmapFile::resync`], unless another thread is at it.
     fn try_resync(&self) {
         if let Some(mut state) = self.state.try_lock() {
-            self.resync(&mut state);
+            self.resync(&mut state, None);
         }
     }
 
@@ -426,11 +431,18 @@ impl BlockIo for MmapFile {
         }
     }
 
+    /// As [`BlockIo::read_batch`], and while one block is copied the processor fetches the beginning of the next.
+    fn read_batch(&self, batch: &mut [BatchRead<'_>]) -> Result<()> {
+        read_each(self, batch, |next| self.window.prefetch(next.offset))
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.pread.write_at(offset, bytes)?;
-        // Readers would find out by themselves; this saves the first of them a system call.
-        if offset + bytes.len() as u64 > self.window.readable_bytes() && self.down() == Down::Not {
-            self.resync(&mut self.state.lock());
+        let end = offset + bytes.len() as u64;
+        let readable_bytes = self.window.readable_bytes();
+        // Readers would find out by themselves; this saves the first of them a system call, and a fault.
+        if end > readable_bytes && self.down() == Down::Not {
+            self.resync(&mut self.state.lock(), Some(offset.max(readable_bytes)..end));
         }
         Ok(())
     }
@@ -446,7 +458,7 @@ impl BlockIo for MmapFile {
             self.window.publish(len_bytes);
         }
         let result = self.pread.set_len(len_bytes);
-        self.resync(&mut state);
+        self.resync(&mut state, None);
         result
     }
 

@@ -31,7 +31,8 @@ pub trait BlockIo: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::PastEnd`] where the range is not wholly inside the file, [`Error::Io`] where the system fails the read.
+    /// [`Error::PastEnd`] where the range is not wholly inside the file. [`Error::Io`] where the system fails the read;
+    /// with `UnexpectedEof` where it gives fewer bytes, time after time, than it says that the file has.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
     /// Does every read of a batch. The reads may be done in any order.
@@ -41,16 +42,7 @@ pub trait BlockIo: Send + Sync + fmt::Debug {
     /// [`Error::Batch`] with the first of them, in the batch's order, that failed. The others were tried all the same,
     /// so the rest of the buffers may or may not hold what was asked: only success says that all of them do.
     fn read_batch(&self, batch: &mut [BatchRead<'_>]) -> Result<()> {
-        let mut first = None;
-        for (index, read) in batch.iter_mut().enumerate() {
-            if let Err(error) = self.read_at(read.offset, read.buf) {
-                first.get_or_insert((index, error));
-            }
-        }
-        match first {
-            None => Ok(()),
-            Some((index, error)) => Err(Error::Batch { index, source: Box::new(error) }),
-        }
+        read_each(self, batch, |_| ())
     }
 
     /// Writes all of `bytes` at `offset`, making the file longer where they pass its end.
@@ -91,7 +83,8 @@ pub trait BlockIo: Send + Sync + fmt::Debug {
     /// Returns when everything written before the call is on the device.
     ///
     /// After an error nothing may be assumed of the writes since the last success: the kernel may have dropped them and
-    /// a later success does not bring them back ([fsync(2), "fsyncgate"](https://wiki.postgresql.org/wiki/Fsync_Errors)).
+    /// a later success does not bring them back ([fsync(2),
+    /// "fsyncgate"](https://wiki.postgresql.org/wiki/Fsync_Errors)).
     ///
     /// # Errors
     ///
@@ -120,10 +113,33 @@ pub enum SyncKind {
     All,
 }
 
+/// Does the reads of a batch one by one. Before each, `look_ahead` is shown the one after it.
+fn read_each<F: BlockIo + ?Sized>(
+    file: &F,
+    batch: &mut [BatchRead<'_>],
+    look_ahead: impl Fn(&BatchRead<'_>),
+) -> Result<()> {
+    let mut first = None;
+    for index in 0..batch.len() {
+        if let Some(next) = batch.get(index + 1) {
+            look_ahead(next);
+        }
+        let read = &mut batch[index];
+        if let Err(error) = file.read_at(read.offset, read.buf) {
+            first.get_or_insert((index, error));
+        }
+    }
+    match first {
+        None => Ok(()),
+        Some((index, error)) => Err(Error::Batch { index, source: Box::new(error) }),
+    }
+}
+
 /// The end of a range, or the error that a range past `i64::MAX` gets everywhere.
 fn range_end(operation: crate::error::Operation, offset: u64, len: usize) -> Result<u64> {
-    offset
-        .checked_add(len as u64)
-        .filter(|end| *end <= i64::MAX as u64)
-        .ok_or(Error::OffsetOverflow { operation, offset, len_bytes: len as u64 })
+    offset.checked_add(len as u64).filter(|end| *end <= i64::MAX as u64).ok_or(Error::OffsetOverflow {
+        operation,
+        offset,
+        len_bytes: len as u64,
+    })
 }

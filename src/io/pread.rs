@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::fstat;
+
 use super::{BlockIo, SyncKind, range_end};
 use crate::error::{Error, Operation, Result};
 use crate::stats::{Counters, IoStats};
@@ -136,9 +138,10 @@ impl BlockIo for PreadFile {
     }
 
     fn len(&self) -> Result<u64> {
-        match self.file.metadata() {
-            Ok(metadata) => Ok(metadata.len()),
-            Err(source) => Err(self.io_error(Operation::Stat, 0, 0, source)),
+        match fstat(&self.file) {
+            // The kernel's length is never negative.
+            Ok(found) => Ok(found.st_size.cast_unsigned()),
+            Err(source) => Err(self.io_error(Operation::Stat, 0, 0, source.into())),
         }
     }
 

@@ -2,21 +2,22 @@
 //!
 //! `copy_recoverable` copies bytes out of a map. A page of the map may be gone (the file was cut), unreadable (EIO) or
 //! impossible to make (a full file system); touching it raises `SIGBUS` in the middle of the copy. The routine is
-//! therefore written in assembly, for three reasons: its instructions lie in a range that a signal handler can know; the
-//! registers hold, at every instruction that can trap, what the handler must see; and memory that may trap has no place
-//! in Rust's memory model, so no reference and no Rust load may touch it
+//! therefore written in assembly, for three reasons: its instructions lie in a range that a signal handler can know;
+//! the registers hold, at every instruction that can trap, what the handler must see; and memory that may trap has no
+//! place in Rust's memory model, so no reference and no Rust load may touch it
 //! ([unsafe-code-guidelines 606](https://github.com/rust-lang/unsafe-code-guidelines/issues/606)).
 //!
 //! ```text
-//!  routine + 0            prologue: keeps [source, source + count) in two registers of their own
-//!                         body: every load from the map is here; one register counts the bytes still to copy, and it is
-//!                         not zero while a load can trap
-//!  routine + LANDING_PAD  returns that register: 0 for a whole copy
+//!  routine + 0            prologue: loads one byte, the probe, on its own
+//!                         keeps [source, source + count) in two registers
+//!                         body: every load from the map is here; one register counts the bytes still to copy, and it
+//!                         is not zero while a load can trap
+//!  routine + LANDING_PAD  returns that register, 0 for a whole copy, and what the probe found
 //! ```
 //!
-//! A fault is the routine's own if the program counter is in `[routine, routine + LANDING_PAD)` *and* the fault address is
-//! in the source range that the registers name. A fault on the *destination* (the caller's buffer may be a map of its
-//! own) is not ours and is passed on. So the handler needs no list of maps, takes no lock and is O(1).
+//! A fault is the routine's own if the program counter is in `[routine, routine + LANDING_PAD)` *and* the fault address
+//! is in the source range that the registers name. A fault on the *destination* (the caller's buffer may be a map of
+//! its own) is not ours and is passed on. So the handler needs no list of maps, takes no lock and is O(1).
 #![allow(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64", not(mapfall_no_map)))]
@@ -25,28 +26,46 @@ mod arch;
 #[cfg(all(target_os = "linux", target_arch = "x86_64", not(mapfall_no_map)))]
 #[path = "copy/x86_64.rs"]
 mod arch;
-#[cfg(not(all(
-    target_os = "linux",
-    any(target_arch = "x86_64", target_arch = "aarch64"),
-    not(mapfall_no_map)
-)))]
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(mapfall_no_map))))]
 #[path = "copy/none.rs"]
 mod arch;
 
 pub(super) use arch::CAN_RECOVER;
 
-/// Copies `count` bytes from `source` to `destination` and returns how many were *not* copied because the source
-/// trapped: 0 for a whole copy.
+/// What the routine returns, in two registers.
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct Copy {
+    /// How many bytes were not copied because the source trapped: 0 for a whole copy.
+    pub(super) left_bytes: usize,
+    /// The byte at the probe before anything was copied, or [`PROBE_TRAPPED`].
+    pub(super) probed: usize,
+}
+
+/// No byte has this value.
+pub(super) const PROBE_TRAPPED: usize = 256;
+
+/// Loads the byte at `probe`, then copies `count` bytes from `source` to `destination`.
 ///
 /// # Safety
 ///
-/// - `[source, source + count)` lies in one file mapping that stays mapped during the call. Its pages may trap.
+/// - `[source, source + count)` and `probe` lie in one file mapping that stays mapped during the call. Its pages may
+///   trap.
 /// - `[destination, destination + count)` is valid for writes and is not part of that mapping.
 /// - The handler of `super::fault` is installed, or a trap ends the process.
 #[inline]
-pub(super) unsafe fn copy_recoverable(source: *const u8, destination: *mut u8, count: usize) -> usize {
+pub(super) unsafe fn copy_recoverable(source: *const u8, destination: *mut u8, count: usize, probe: *const u8) -> Copy {
     // SAFETY: the contract is the same one.
-    unsafe { arch::copy(destination, source, count) }
+    unsafe { arch::copy(destination, source, count, probe) }
+}
+
+/// Asks the processor for the first eight cache lines behind `source`: enough for its own prefetcher to find the way.
+/// A hint, which does nothing for an address that is not mapped.
+#[inline]
+pub(super) fn prefetch(source: *const u8) {
+    for line in 0..8 {
+        arch::prefetch_line(source.wrapping_add(line * 64));
+    }
 }
 
 /// If the fault described is one that `copy_recoverable` takes on its source, moves the interrupted thread to the
@@ -91,10 +110,12 @@ mod tests {
                 let mut destination = vec![0xEE_u8; length + 128];
                 let from = &source[source_skew..source_skew + length];
                 let to = &mut destination[destination_skew..destination_skew + length];
-                // SAFETY: both are live slices of `length` bytes in different allocations; ordinary memory never traps.
-                let left = unsafe { copy_recoverable(from.as_ptr(), to.as_mut_ptr(), length) };
-                assert_eq!(left, 0);
+                // SAFETY: both are live slices of `length` bytes in different allocations, and the probe is in the
+                // first; ordinary memory never traps.
+                let copy = unsafe { copy_recoverable(from.as_ptr(), to.as_mut_ptr(), length, source.as_ptr()) };
+                assert_eq!(copy.left_bytes, 0);
                 assert_eq!(to, from);
+                assert_eq!(copy.probed, if length > 0 { source[0].into() } else { PROBE_TRAPPED });
                 let untouched = destination[..destination_skew].iter().chain(&destination[destination_skew + length..]);
                 assert!(untouched.copied().all(|byte| byte == 0xEE), "wrote outside at length {length}");
             }

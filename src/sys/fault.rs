@@ -7,8 +7,8 @@
 //! - Everything else goes to the previous handler, with its own `SA_SIGINFO`, `SA_NODEFER`, `SA_RESETHAND` and mask
 //!   honoured. (It runs on the stack that this handler runs on, which is the alternate one where there is one.)
 //! - Where there was no handler, the default action is restored and the fault happens again: the process dies of the
-//!   signal, at the instruction that faulted, as it would have. `SIG_IGN` is treated the same for a synchronous fault, as
-//!   the kernel does.
+//!   signal, at the instruction that faulted, as it would have. `SIG_IGN` is treated the same for a synchronous fault,
+//!   as the kernel does.
 //! - Installed once, with `SA_SIGINFO | SA_ONSTACK | SA_NODEFER`; never uninstalled. Whether it is still on top can be
 //!   asked ([`on_top`]).
 //! - In the handler: no lock, no allocation, no thread-local.
@@ -99,14 +99,15 @@ fn action_with(handler: usize) -> sigaction {
 
 /// The handler.
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes a siginfo_t that lives as long as the handler runs (SA_SIGINFO).
-    let code = unsafe { (*info).si_code };
+    // SAFETY: the kernel passes a siginfo_t that lives as long as the handler runs (SA_SIGINFO), and nobody writes it.
+    let what = unsafe { &*info };
+    let code = what.si_code;
     let synchronous = code > 0 && !(signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO);
     if synchronous {
         // SAFETY: for these signals and codes the kernel fills si_addr.
-        let fault_address = unsafe { (*info).si_addr() } as usize;
-        // SAFETY: with SA_SIGINFO the third argument is the interrupted thread's ucontext_t, which the kernel reads back
-        // when the handler returns; nothing else refers to it meanwhile.
+        let fault_address = unsafe { what.si_addr() } as usize;
+        // SAFETY: with SA_SIGINFO the third argument is the interrupted thread's ucontext_t, which the kernel reads
+        // back when the handler returns; nothing else refers to it meanwhile.
         let context = unsafe { &mut *context.cast::<ucontext_t>() };
         if copy::recover(context, fault_address) {
             return;

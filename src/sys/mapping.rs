@@ -10,12 +10,22 @@
 use std::ffi::c_void;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rustix::mm::{self, MapFlags, ProtFlags};
 
 /// Ranges begin and end at multiples of this, the size of the pages that the page cache can be mapped with.
 pub(crate) const RANGE_ALIGN_BYTES: usize = 2 << 20;
+
+/// The lengths of all mappings that there are. Relaxed: it orders nothing, and whoever asks makes an estimate of it.
+static MAPPED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// How much address space the mappings of this process take.
+pub(crate) fn mapped_bytes() -> u64 {
+    MAPPED_BYTES.load(Relaxed) as u64
+}
 
 /// A read-only, shared mapping of a file from its first byte on, past its end.
 #[derive(Debug)]
@@ -63,11 +73,12 @@ impl Mapping {
             return Err(error.into());
         }
         let mapping = Mapping { base: NonNull::new(base.cast()).ok_or_else(too_large)?, len_bytes };
+        MAPPED_BYTES.fetch_add(len_bytes, Relaxed);
         let tail_bytes = RANGE_ALIGN_BYTES - head_bytes;
         for (start, bytes) in [(reserved, head_bytes), (base.wrapping_byte_add(len_bytes), tail_bytes)] {
             if bytes > 0 {
-                // SAFETY: the part of the reservation before or behind the mapping: ours, unused, page-aligned. Should it
-                // fail (the process has no map entries left), address space stays reserved and nothing worse.
+                // SAFETY: the part of the reservation before or behind the mapping: ours, unused, page-aligned. Should
+                // it fail (the process has no map entries left), address space stays reserved and nothing worse.
                 let _ = unsafe { mm::munmap(start, bytes) };
             }
         }
@@ -80,6 +91,19 @@ impl Mapping {
 
     pub(crate) fn len_bytes(&self) -> usize {
         self.len_bytes
+    }
+
+    /// Enters the pages of these bytes into the page table, as far as they lie in the mapping (`MADV_POPULATE_READ`,
+    /// Linux 5.14). Where that would trap it is an error.
+    pub(crate) fn populate(&self, bytes: Range<u64>) -> io::Result<()> {
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len_bytes);
+        let page_bytes = rustix::param::page_size();
+        let start = within(bytes.start) / page_bytes * page_bytes;
+        let bytes = within(bytes.end).saturating_sub(start);
+        let address = self.base().wrapping_add(start).cast::<c_void>();
+        // SAFETY: `start .. start + bytes` lies in a mapping of ours; on a shared, read-only file mapping this changes
+        // what reads cost and never what they return.
+        Ok(unsafe { mm::madvise(address, bytes, mm::Advice::LinuxPopulateRead) }?)
     }
 
     pub(crate) fn advise(&self, advice: MapAdvice) -> io::Result<()> {
@@ -102,5 +126,6 @@ impl Drop for Mapping {
         // SAFETY: the range is ours since `new`, and whoever uses its address holds a borrow that has ended by now
         // (`window` keeps every mapping until it is dropped itself).
         let _ = unsafe { mm::munmap(self.base().cast(), self.len_bytes) };
+        MAPPED_BYTES.fetch_sub(self.len_bytes, Relaxed);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | what is unsafe in it | what makes it sound |
 //! |---|---|---|
-//! | `copy/` | a copy whose source may trap, in assembly on raw addresses | callers in `window` keep source and destination valid |
+//! | `copy/` | a copy whose source may trap, in assembly on addresses | `window` keeps source and destination valid |
 //! | `fault` | a signal handler that moves the program counter | it acts only inside the copy routine |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |

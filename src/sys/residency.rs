@@ -38,12 +38,14 @@ struct Cachestat {
 pub(crate) fn cached_pages(file: &File) -> io::Result<u64> {
     let range = CachestatRange { offset: 0, len_bytes: 0 };
     let mut found = Cachestat::default();
-    // SAFETY: both structures have the layout of the kernel's, live as long as the call, and nothing else refers to them.
+    // SAFETY: both structures have the layout of the kernel's, live as long as the call, and nothing else refers to
+    // them.
     let status = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut found, 0_u32) };
     if status == 0 { Ok(found.cached) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Pages of the first `len_bytes` of the file in the page cache, by `mincore(2)` on a map that is made for the question.
+/// Pages of the first `len_bytes` of the file in the page cache, by `mincore(2)` on a map that is made for the
+/// question.
 pub(crate) fn mapped_resident_pages(file: &File, len_bytes: u64, page_bytes: usize) -> io::Result<u64> {
     let map = Mapping::new(file, len_bytes)?;
     let len_bytes = usize::try_from(len_bytes).map_err(io::Error::other)?;

@@ -8,40 +8,50 @@
 //! 1. A mapping that was ever published stays mapped until the window is dropped, and a copy borrows the window.
 //! 2. Each published mapping is at least as long as the ones before it ([`Window::replace`] refuses another).
 //! 3. A reader takes a bound first and the base after it. Bounds are stored after the base of a mapping that is as long
-//!    (Release), so a reader that sees the bound (Acquire) sees that base or a later one: by (2) the bound holds for it.
+//!    (Release), so a reader that sees the bound (Acquire) sees that base or a later one: by (2) the bound holds for
+//!    it.
 //!
 //! So a stale bound or a stale base costs at worst a fault that is recovered. Nothing depends on the file's length.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::copy::copy_recoverable;
+use super::copy::{PROBE_TRAPPED, copy_recoverable, prefetch};
 use super::mapping::{MapAdvice, Mapping};
 
-/// The page cache holds a file in folios of at most `page_size << FOLIO_ORDER_MAX` bytes, at multiples of their size
-/// (`MAX_PAGECACHE_ORDER` in Linux: what one entry of an XArray can span).
-const FOLIO_ORDER_MAX: u32 = 11;
+/// The page cache holds a file in folios, at multiples of their size, none larger than what one entry of a middle page
+/// table maps (`MAX_PAGECACHE_ORDER` in Linux, which was lowered for some processors since).
+fn folio_bytes_max(page_bytes: usize) -> usize {
+    page_bytes * (page_bytes / size_of::<u64>())
+}
 
 /// What became of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Copied {
     /// All of it, and it is file data.
     Whole,
-    /// The same, and since it ends in a zero byte that was proven by a touch of the file's last page.
+    /// The same, and since it ends in a zero byte that was proven by touches of the file's last page.
     Probed,
-    /// All of it, but it ends in a zero byte, which a cut file also shows: the caller must ask for the file's length.
+    /// All of it, but it ends in a zero byte, which a cut file also shows, or ended in one before: the caller must ask
+    /// for the file's length, and copy again.
     TailUnproven,
     /// Not tried: the range is not wholly inside what is readable.
     NotReadable,
-    /// It faulted after this many bytes.
+    /// It faulted.
     Faulted {
-        /// Bytes copied before the one that trapped, a lower bound.
-        copied_bytes: usize,
+        /// Where in the block, or a little before.
+        at_byte: usize,
+    },
+    /// Not tried: the last byte of what is readable faulted, as it does where the file was cut.
+    EndFaulted {
+        /// The file's length if that byte was its last one.
+        len_bytes: u64,
     },
 }
 
@@ -56,6 +66,9 @@ struct Hot {
     range_bytes: AtomicUsize,
     /// The bits of an offset that tell one largest possible folio from the next.
     folio_mask: usize,
+    /// Whether the last readable byte can be read: readers then look at it rather than at their block's last byte.
+    /// Relaxed: either way is right.
+    has_far_probe: AtomicBool,
 }
 
 /// A file's mapping as readers see it.
@@ -69,12 +82,12 @@ pub(crate) struct Window {
 impl Window {
     /// A window with nothing behind it.
     pub(crate) fn new() -> Self {
-        let folio_bytes_max = rustix::param::page_size() << FOLIO_ORDER_MAX;
         let hot = Hot {
             base: AtomicPtr::new(ptr::null_mut()),
             readable_bytes: AtomicUsize::new(0),
             range_bytes: AtomicUsize::new(0),
-            folio_mask: !(folio_bytes_max - 1),
+            folio_mask: !(folio_bytes_max(rustix::param::page_size()) - 1),
+            has_far_probe: AtomicBool::new(true),
         };
         Window { hot: CachePadded::new(hot), mappings: Mutex::new(Vec::new()) }
     }
@@ -95,8 +108,26 @@ impl Window {
         let mappings = self.mappings.lock();
         let range_bytes = mappings.last().map_or(0, Mapping::len_bytes);
         let readable_bytes = usize::try_from(readable_bytes).unwrap_or(usize::MAX).min(range_bytes);
+        if readable_bytes as u64 != self.readable_bytes() {
+            self.hot.has_far_probe.store(true, Ordering::Relaxed);
+        }
         // Release: pairs with the Acquire in `copy_out`; the base of a mapping that covers this was stored before.
         self.hot.readable_bytes.store(readable_bytes, Ordering::Release);
+    }
+
+    /// The last readable byte faults although the file has it: readers do without it until the length is another.
+    pub(crate) fn forgo_far_probe(&self) {
+        self.hot.has_far_probe.store(false, Ordering::Relaxed);
+    }
+
+    /// Enters bytes that have just been written into the page table, where they are in the current mapping, so that no
+    /// reader faults on them: a few microseconds here instead of there.
+    pub(crate) fn populate(&self, written: Range<u64>) {
+        if let Some(mapping) = self.mappings.lock().last()
+            && let Err(error) = mapping.populate(written)
+        {
+            tracing::trace!(%error, "readers will fault on what was written");
+        }
     }
 
     /// Puts a larger mapping in place of the current one, which stays mapped but gives its page tables back.
@@ -126,63 +157,72 @@ impl Window {
     #[inline]
     pub(crate) fn copy_out(&self, offset: u64, buf: &mut [u8]) -> Copied {
         // Acquire: pairs with the Release in `publish`.
-        let readable_bytes = self.hot.readable_bytes.load(Ordering::Acquire);
-        let Some((start, end)) = range_within(offset, buf.len(), readable_bytes) else { return Copied::NotReadable };
-        match self.copy(start, buf) {
-            Copied::TailUnproven if self.file_reaches(readable_bytes, end) => Copied::Probed,
-            copied => copied,
-        }
+        self.copy_below(self.hot.readable_bytes.load(Ordering::Acquire), offset, buf)
+    }
+
+    /// Tells the processor that the bytes at `offset` will be copied soon. It changes nothing else, and never faults.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        // Relaxed: any address will do, mapped or not.
+        let base = self.hot.base.load(Ordering::Relaxed);
+        prefetch(base.wrapping_add(usize::try_from(offset).unwrap_or(0)));
     }
 
     /// As [`Window::copy_out`], for a caller that knows the file's length better than what is published.
     pub(crate) fn copy_out_within(&self, len_bytes: u64, offset: u64, buf: &mut [u8]) -> Copied {
         // Acquire: pairs with the Release in `replace`.
         let range_bytes = self.hot.range_bytes.load(Ordering::Acquire);
-        let bound_bytes = usize::try_from(len_bytes).unwrap_or(usize::MAX).min(range_bytes);
-        match range_within(offset, buf.len(), bound_bytes) {
-            Some((start, _)) => self.copy(start, buf),
-            None => Copied::NotReadable,
-        }
+        self.copy_below(usize::try_from(len_bytes).unwrap_or(usize::MAX).min(range_bytes), offset, buf)
     }
 
-    /// Copies from `start` on. The range has been held against a bound that was loaded with Acquire just before.
+    /// Copies what lies below a bound that was loaded with Acquire just before.
+    ///
+    /// When the kernel cuts a file it lowers the length, then takes the pages behind it out of every map, and only then
+    /// zeroes the rest of the folio that holds the new end. That rest reaches to the end of a page, so a block that was
+    /// cut ends in a zero byte; and once it is zero, all later folios are gone, so that to touch one faults. Hence a
+    /// block is whole
+    ///
+    /// - if its last byte is not zero before the copy, and not in the copy;
+    /// - if a byte in a later folio, the last one below the bound, can be touched before the copy, and the block's own
+    ///   last byte is not zero in the copy, or that other byte can be touched again after it.
     #[inline(always)]
-    fn copy(&self, start: usize, buf: &mut [u8]) -> Copied {
-        // Relaxed is enough: the bound was loaded before with Acquire, which orders this load behind the store of a base
-        // that covers it (fact 3).
-        let source = self.hot.base.load(Ordering::Relaxed).wrapping_add(start);
-        // SAFETY: `source .. source + buf.len()` is inside a mapping (the bound and facts 2 and 3) that stays mapped while
-        // `self` is borrowed (fact 1). `buf` is an exclusive borrow of initialised memory, and nobody gets a reference
-        // into our mappings, so it is no part of them. A mapping is published only after the handler is installed.
-        let left_bytes = unsafe { copy_recoverable(source, buf.as_mut_ptr(), buf.len()) };
-        if left_bytes > 0 {
-            return Copied::Faulted { copied_bytes: buf.len() - left_bytes };
+    fn copy_below(&self, bound_bytes: usize, offset: u64, buf: &mut [u8]) -> Copied {
+        let Some((start, end)) = range_within(offset, buf.len(), bound_bytes) else { return Copied::NotReadable };
+        // Relaxed is enough: the bound was loaded before with Acquire, which orders this load behind the store of a
+        // base that covers it (fact 3).
+        let base = self.hot.base.load(Ordering::Relaxed);
+        let is_far = ((bound_bytes - 1) ^ (end - 1)) & self.hot.folio_mask != 0
+            && self.hot.has_far_probe.load(Ordering::Relaxed);
+        let probe_at = if is_far { bound_bytes - 1 } else { end - 1 };
+        let (source, probe) = (base.wrapping_add(start), base.wrapping_add(probe_at));
+        // SAFETY: `source .. source + buf.len()` and `probe` are inside a mapping (the bound and facts 2 and 3) that
+        // stays mapped while `self` is borrowed (fact 1). `buf` is an exclusive borrow of initialised memory, and
+        // nobody gets a reference into our mappings, so it is no part of them. A mapping is published only after
+        // the handler is installed.
+        let copy = unsafe { copy_recoverable(source, buf.as_mut_ptr(), buf.len(), probe) };
+        if copy.left_bytes > 0 {
+            return match copy.probed {
+                PROBE_TRAPPED if is_far => Copied::EndFaulted { len_bytes: bound_bytes as u64 },
+                PROBE_TRAPPED => Copied::Faulted { at_byte: buf.len() - 1 },
+                _ => Copied::Faulted { at_byte: buf.len() - copy.left_bytes },
+            };
         }
-        match buf.last() {
-            Some(0) => Copied::TailUnproven,
+        match (buf.last(), copy.probed) {
+            (Some(0), _) if is_far && self.can_touch(probe) => Copied::Probed,
+            (Some(0), _) => Copied::TailUnproven,
+            (_, 0) if !is_far => Copied::TailUnproven,
             _ => Copied::Whole,
         }
     }
 
-    /// Whether a byte far behind `end` can still be read after the copy before this call, so that the file was not cut
-    /// at or before `end` while it ran.
-    ///
-    /// When the kernel cuts a file it lowers the length, then takes the pages behind it out of every map, and only then
-    /// zeroes the rest of the folio that holds the new end. So who has seen such a zero finds every later folio gone: a
-    /// touch of the last readable byte faults. Inside one folio nothing is proven, and false is returned.
+    /// Whether a byte below a bound, as in `copy_below`, can be read now, after the copy before this call.
     #[cold]
-    fn file_reaches(&self, readable_bytes: usize, end: usize) -> bool {
-        let last = readable_bytes - 1;
-        if (last ^ (end - 1)) & self.hot.folio_mask == 0 {
-            return false;
-        }
-        // The touch must come after the copy. Both are loads in assembly; the compiler keeps their order, and this fence
-        // makes the processor keep it.
+    fn can_touch(&self, probe: *const u8) -> bool {
+        // All are loads in assembly, whose order the compiler keeps; this fence makes the processor keep it.
         fence(Ordering::Acquire);
         let mut byte = [0];
-        let source = self.hot.base.load(Ordering::Relaxed).wrapping_add(last);
-        // SAFETY: as in `copy`: `last` is below the same bound.
-        unsafe { copy_recoverable(source, byte.as_mut_ptr(), 1) == 0 }
+        // SAFETY: as in `copy_below`, where `probe` comes from.
+        unsafe { copy_recoverable(probe, byte.as_mut_ptr(), 1, probe) }.left_bytes == 0
     }
 }
 
@@ -219,10 +259,17 @@ mod tests {
         assert_eq!(window.copy_out(u64::MAX - 10, &mut buf), Copied::NotReadable);
         // Past the file but inside the range: the page faults, as its bytes do not exist.
         assert_eq!(window.copy_out_within(20_000, 9_901, &mut buf), Copied::TailUnproven);
-        assert_eq!(window.copy_out_within(20_000, 16_384, &mut buf), Copied::Faulted { copied_bytes: 0 });
+        assert_eq!(window.copy_out_within(20_000, 16_384, &mut buf), Copied::Faulted { at_byte: 99 });
         assert_eq!(window.copy_out_within(u64::MAX, 2 << 20, &mut buf), Copied::NotReadable, "past the range");
         window.publish(u64::MAX);
         assert_eq!(window.readable_bytes(), 2 << 20);
+    }
+
+    #[test]
+    fn the_largest_folio_follows_from_the_page() {
+        assert_eq!(folio_bytes_max(4 << 10), 2 << 20);
+        assert_eq!(folio_bytes_max(16 << 10), 32 << 20);
+        assert_eq!(folio_bytes_max(64 << 10), 512 << 20);
     }
 
     #[test]

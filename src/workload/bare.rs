@@ -2,10 +2,10 @@
 //!
 //! # Safety
 //!
-//! The bytes of a file map can change at any time, so no `&[u8]` over them is ever made: they are copied out through raw
-//! pointers, from inside the mapped range, which the map keeps mapped for as long as it lives. What the type does *not*
-//! protect from is what it is there to show: where the file is cut short by someone while it is read, the process dies of
-//! `SIGBUS`.
+//! The bytes of a file map can change at any time, so no `&[u8]` over them is ever made: they are copied out through
+//! raw pointers, from inside the mapped range, which the map keeps mapped for as long as it lives. What the type does
+//! *not* protect from is what it is there to show: where the file is cut short by someone while it is read, the process
+//! dies of `SIGBUS`.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -70,9 +70,9 @@ impl BareMap {
             return None;
         }
         let source = self.map.as_ptr().wrapping_add(start);
-        // SAFETY: `source .. source + buf.len()` is inside the map (checked against its length just now), which lives as
-        // long as `self`, and is readable. `buf` is a live exclusive borrow, so nothing else touches it, and it cannot
-        // overlap a map that nobody has a reference into. The bytes are plain `u8`: any value is valid.
+        // SAFETY: `source .. source + buf.len()` is inside the map (checked against its length just now), which lives
+        // as long as `self`, and is readable. `buf` is a live exclusive borrow, so nothing else touches it, and it
+        // cannot overlap a map that nobody has a reference into. The bytes are plain `u8`: any value is valid.
         unsafe { source.copy_to_nonoverlapping(buf.as_mut_ptr(), buf.len()) };
         Some(())
     }

@@ -1,12 +1,12 @@
 //! The state of the page cache before a pass: asked of the kernel, not assumed.
 //!
-//! *Warm* means that every byte of the file is resident, *cold* that none is. Either is made, then verified; where it cannot
-//! be had the caller gets the reason and must not measure.
+//! *Warm* means that every byte of the file is resident, *cold* that none is. Either is made, then verified; where it
+//! cannot be had the caller gets the reason and must not measure.
 //!
-//! How a file got warm matters for a map: pages that a fault on an advised map brought in are 2 MiB folios and are mapped
-//! with one entry each, those that `read(2)` or `write(2)` brought in are smaller and stay so until they are dropped. So
-//! where 2 MiB pages are wanted the file is dropped once and then read through such a map. Every contender of the warm
-//! cells then has the same pages.
+//! How a file got warm matters for a map: pages that a fault on an advised map brought in are 2 MiB folios and are
+//! mapped with one entry each, those that `read(2)` or `write(2)` brought in are smaller and stay so until they are
+//! dropped. So where 2 MiB pages are wanted the file is dropped once and then read through such a map. Every contender
+//! of the warm cells then has the same pages.
 
 use std::fmt;
 use std::fs::{self, File};

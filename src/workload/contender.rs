@@ -1,9 +1,9 @@
 //! The paths that are compared.
 //!
-//! Two are the crate's own: [`Io::Pread`] and [`Io::Mmap`]. The others are there to judge them by: [`Io::Bare`] is the map
-//! without its protection, [`Io::BarePread`] the system call without our layer, [`Io::Limit`] what the hardware gives for
-//! the same copies from memory that needs no file. Each has its own reader type, and a pass is compiled for each type, so
-//! that no dispatch is in the measured loop.
+//! Two are the crate's own: [`Io::Pread`] and [`Io::Mmap`]. The others are there to judge them by: [`Io::Bare`] is the
+//! map without its protection, [`Io::BarePread`] the system call without our layer, [`Io::Limit`] what the hardware
+//! gives for the same copies from memory that needs no file. Each has its own reader type, and a pass is compiled for
+//! each type, so that no dispatch is in the measured loop.
 
 use std::fmt;
 use std::fs::File;

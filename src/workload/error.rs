@@ -38,8 +38,8 @@ pub enum Error {
         mapped_bytes: usize,
     },
 
-    /// Two contenders read the same offsets in the same round and got different bytes: the file was changed meanwhile, or
-    /// one of them is wrong. Either way the measurement is void.
+    /// Two contenders read the same offsets in the same round and got different bytes: the file was changed meanwhile,
+    /// or one of them is wrong. Either way the measurement is void.
     #[error("{first} and {second} read different bytes at the same offsets ({cell}): was the file changed meanwhile?")]
     Disagreement {
         /// The contender that was first in the round.

@@ -2,9 +2,9 @@
 //! round inside each cell.
 //!
 //! Within a round every contender reads the same offsets, in an order that is rotated from round to round, so that a
-//! machine that gets slower or faster does so for all. Files are opened and mapped before the clock of a pass starts and
-//! closed after it has ended; the page faults of a fresh map are inside. Warm cells come first, since the pages that a
-//! cold pass brings in are smaller ones.
+//! machine that gets slower or faster does so for all. Files are opened and mapped before the clock of a pass starts
+//! and closed after it has ended; the page faults of a fresh map are inside. Warm cells come first, since the pages
+//! that a cold pass brings in are smaller ones.
 
 mod cell;
 mod tally;

@@ -98,7 +98,8 @@ pub struct HugeMapped {
 }
 
 impl HugeMapped {
-    /// As it is now. The kernel walks all page tables for it: milliseconds for gigabytes. `None` where it does not tell.
+    /// As it is now. The kernel walks all page tables for it: milliseconds for gigabytes. `None` where it does not
+    /// tell.
     #[must_use]
     pub fn now() -> Option<HugeMapped> {
         let rollup = read("/proc/self/smaps_rollup")?;
@@ -129,8 +130,8 @@ fn chosen(setting: &str) -> Option<String> {
     Some(setting.split_once('[')?.1.split_once(']')?.0.to_owned())
 }
 
-/// The line of `mountinfo` (see `proc_pid_mountinfo(5)`) whose mount point is the longest that `file` lies below; of equal
-/// ones the last, which covers the others.
+/// The line of `mountinfo` (see `proc_pid_mountinfo(5)`) whose mount point is the longest that `file` lies below; of
+/// equal ones the last, which covers the others.
 fn file_system(mountinfo: &str, file: &Path) -> Option<FileSystem> {
     let parse = |line: &str| {
         let (mount, source) = line.split_once(" - ")?;

@@ -115,8 +115,8 @@ pub struct Cell {
     pub user_s: f64,
     /// Processor seconds in the kernel.
     pub sys_s: f64,
-    /// The part of `pass_s` that is the copy: the pass less one that does everything but the copy. Absent in cold cells,
-    /// where the pass without the copy would find another cache, for partial passes, and with `latency`.
+    /// The part of `pass_s` that is the copy: the pass less one that does everything but the copy. Absent in cold
+    /// cells, where the pass without the copy would find another cache, for partial passes, and with `latency`.
     pub copy_s: Option<f64>,
     /// The rest of `pass_s`.
     pub rest_s: Option<f64>,

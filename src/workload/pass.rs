@@ -2,8 +2,8 @@
 //!
 //! A pass reads blocks at offsets that were made before. With several threads each has an equal, contiguous part of the
 //! offsets. The destination of a thread is one page-aligned buffer of one block, touched before the clock starts; the
-//! threads start together behind a barrier, and the time is from the first start to the last end. Of each block the first
-//! 8 bytes go into a checksum, so that the contenders can be held against each other.
+//! threads start together behind a barrier, and the time is from the first start to the last end. Of each block the
+//! first 8 bytes go into a checksum, so that the contenders can be held against each other.
 //!
 //! The clock and the flag to stop are looked at once for every few hundred reads, so that looking costs nothing.
 
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use memmap2::MmapMut;
 
+use super::bare::BareMap;
 use super::contender::{Probe, Reader};
 use super::error::{Error, Result};
 use super::usage::Usage;
@@ -29,6 +30,10 @@ const BYTES_PER_LOOK: usize = 4 << 20;
 /// The smallest pages that there are, so that no page of a block is left out of a skeleton.
 const PAGE_BYTES: u64 = 4096;
 
+/// How many bytes of a skeleton are brought into the processor's cache at a time. All lie at the beginning of a page
+/// and so compete for a few sets of the cache: 64 of them stay in any second-level cache there is.
+const BYTES_WARMED: usize = 64;
+
 /// What is done with each block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -36,8 +41,11 @@ pub enum Kind {
     Copy,
     /// It is copied, and each read is timed for itself. The clock costs some 20 to 50 ns a read.
     Latency,
-    /// Everything but the copy: the same calls at the same offsets for one byte of the block, or one byte of each of its
-    /// pages ([`Reader::PROBE`]). What a `Copy` pass takes longer is the copy.
+    /// Everything but the copy: the same calls at the same offsets for one byte of the block, or one byte of each of
+    /// its pages ([`Reader::PROBE`]). What a `Copy` pass takes longer is the copy.
+    ///
+    /// To wait for memory is part of the copy, so these bytes are brought into the processor's cache off the clock
+    /// ([`Job::warmer`]), a few dozen reads ahead.
     Skeleton,
 }
 
@@ -52,6 +60,9 @@ pub struct Job<'a> {
     pub threads: usize,
     /// What is done with each block.
     pub kind: Kind,
+    /// Another map of the same bytes, through which a [`Kind::Skeleton`] pass brings its bytes near. Through the reader
+    /// itself where there is none, which also brings near what the system has to look up for it.
+    pub warmer: Option<&'a BareMap>,
     /// When to end even if there are offsets left.
     pub limit: Duration,
     /// Set by someone else to end the pass at once.
@@ -130,9 +141,8 @@ struct Timed {
 }
 
 struct Part {
-    reads: u64,
+    walked: Walked,
     checksum: u64,
-    end: End,
     latency_ns: Option<Histogram<u64>>,
 }
 
@@ -152,7 +162,7 @@ fn timed_part<R: Reader>(
         Kind::Latency => latency_part(reader, offsets, buf, job, start),
         Kind::Skeleton => skeleton_part(reader, offsets, buf, job, start),
     }?;
-    let end = Instant::now();
+    let end = Instant::now() - part.walked.off_the_clock;
     Ok(Timed { start, end, usage: usage()? - usage_before, part })
 }
 
@@ -163,9 +173,9 @@ fn sum(timed: Vec<Timed>) -> Result<Pass> {
     let mut pass =
         Pass { elapsed, reads: 0, checksum: 0, end: End::Complete, usage: Usage::default(), latency_ns: None };
     for Timed { usage, part, .. } in timed {
-        pass.reads += part.reads;
+        pass.reads += part.walked.reads;
         pass.checksum = pass.checksum.wrapping_add(part.checksum);
-        pass.end = pass.end.max(part.end);
+        pass.end = pass.end.max(part.walked.end);
         pass.usage += usage;
         match (&mut pass.latency_ns, part.latency_ns) {
             (Some(all), Some(part)) => *all += part,
@@ -180,49 +190,68 @@ fn reads_per_look(block_bytes: usize) -> usize {
     (BYTES_PER_LOOK / block_bytes.max(1)).clamp(1, READS_PER_LOOK)
 }
 
-/// Goes through the offsets until they end, the limit is reached or the flag is set.
+/// How far a pass came.
+struct Walked {
+    reads: u64,
+    end: End,
+    /// What of the time does not count.
+    off_the_clock: Duration,
+}
+
+/// Goes through the offsets, some at a time, until they end, the limit is reached or the flag is set. What `read` gives
+/// back is its time that does not count.
 #[inline]
-fn walk(offsets: &[u64], job: &Job<'_>, start: Instant, mut read: impl FnMut(u64) -> Result<()>) -> Result<(u64, End)> {
-    let mut done = 0;
-    for chunk in offsets.chunks(reads_per_look(job.block_bytes)) {
-        for &offset in chunk {
-            read(offset)?;
-        }
-        done += chunk.len();
+fn walk(
+    chunks: std::slice::Chunks<'_, u64>,
+    job: &Job<'_>,
+    start: Instant,
+    mut read: impl FnMut(&[u64]) -> Result<Duration>,
+) -> Result<Walked> {
+    let mut walked = Walked { reads: 0, end: End::Complete, off_the_clock: Duration::ZERO };
+    let mut chunks = chunks.peekable();
+    while let Some(chunk) = chunks.next() {
+        walked.off_the_clock += read(chunk)?;
+        walked.reads += chunk.len() as u64;
         if job.stop.load(Relaxed) {
-            return Ok((done as u64, End::Stopped));
+            walked.end = End::Stopped;
+            break;
         }
-        if done < offsets.len() && start.elapsed() >= job.limit {
-            return Ok((done as u64, End::LimitReached));
+        if chunks.peek().is_some() && start.elapsed() - walked.off_the_clock >= job.limit {
+            walked.end = End::LimitReached;
+            break;
         }
     }
-    Ok((done as u64, End::Complete))
+    Ok(walked)
 }
 
 #[inline(never)]
 fn copy_part<R: Reader>(reader: &R, offsets: &[u64], buf: &mut [u8], job: &Job<'_>, start: Instant) -> Result<Part> {
     let mut checksum = 0;
-    let (reads, end) = walk(offsets, job, start, |offset| {
-        reader.read(offset, buf)?;
-        checksum = fold(checksum, buf);
-        Ok(())
+    let walked = walk(offsets.chunks(reads_per_look(job.block_bytes)), job, start, |chunk| {
+        for &offset in chunk {
+            reader.read(offset, buf)?;
+            checksum = fold(checksum, buf);
+        }
+        Ok(Duration::ZERO)
     })?;
-    Ok(Part { reads, checksum, end, latency_ns: None })
+    Ok(Part { walked, checksum, latency_ns: None })
 }
 
 #[inline(never)]
 fn latency_part<R: Reader>(reader: &R, offsets: &[u64], buf: &mut [u8], job: &Job<'_>, start: Instant) -> Result<Part> {
     let mut checksum = 0;
     let mut latency_ns = new_histogram();
-    let (reads, end) = walk(offsets, job, start, |offset| {
-        let before = Instant::now();
-        reader.read(offset, buf)?;
-        let taken = before.elapsed();
-        latency_ns.saturating_record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
-        checksum = fold(checksum, buf);
-        Ok(())
+    let walked = walk(offsets.chunks(reads_per_look(job.block_bytes)), job, start, |chunk| {
+        for &offset in chunk {
+            let before = Instant::now();
+            reader.read(offset, buf)?;
+            let taken = before.elapsed();
+            latency_ns.saturating_record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+            checksum = fold(checksum, buf);
+        }
+        Ok(Duration::ZERO)
     })?;
-    Ok(Part { reads, checksum, end, latency_ns: Some(latency_ns) })
+    Ok(Part { walked, checksum, latency_ns: Some(latency_ns) })
 }
 
 #[inline(never)]
@@ -234,23 +263,36 @@ fn skeleton_part<R: Reader>(
     start: Instant,
 ) -> Result<Part> {
     let byte = &mut buf[..1];
-    let (reads, end) = walk(offsets, job, start, |offset| {
-        reader.read(offset, byte)?;
-        if R::PROBE == Probe::OneBytePerPage {
-            let mut page = (offset / PAGE_BYTES + 1) * PAGE_BYTES;
-            while page < offset + job.block_bytes as u64 {
-                reader.read(page, byte)?;
-                page += PAGE_BYTES;
+    let probes_of = |offset: u64| {
+        let end = match R::PROBE {
+            Probe::OneByte => offset + 1,
+            Probe::OneBytePerPage => offset + job.block_bytes as u64,
+        };
+        std::iter::successors(Some(offset), |probe| Some((probe / PAGE_BYTES + 1) * PAGE_BYTES))
+            .take_while(move |probe| *probe < end)
+    };
+    let blocks_warmed = (BYTES_WARMED / probes_of(0).count()).max(1);
+    let walked = walk(offsets.chunks(blocks_warmed), job, start, |chunk| {
+        let begun = Instant::now();
+        for probe in chunk.iter().flat_map(|offset| probes_of(*offset)) {
+            match job.warmer {
+                Some(map) => _ = map.copy_to(probe, byte),
+                None => reader.read(probe, byte)?,
             }
+            black_box(&mut *byte);
         }
-        black_box(&mut *byte);
-        Ok(())
+        let off_the_clock = begun.elapsed();
+        for probe in chunk.iter().flat_map(|offset| probes_of(*offset)) {
+            reader.read(probe, byte)?;
+            black_box(&mut *byte);
+        }
+        Ok(off_the_clock)
     })?;
-    Ok(Part { reads, checksum: 0, end, latency_ns: None })
+    Ok(Part { walked, checksum: 0, latency_ns: None })
 }
 
-/// Mixes the beginning of a block into the sum of those before it. The block must be thought used, or the compiler might
-/// leave out copies that are overwritten unread.
+/// Mixes the beginning of a block into the sum of those before it. The block must be thought used, or the compiler
+/// might leave out copies that are overwritten unread.
 #[inline]
 fn fold(checksum: u64, block: &mut [u8]) -> u64 {
     let block = black_box(block);
@@ -280,7 +322,15 @@ mod tests {
     }
 
     fn job<'a>(offsets: &'a [u64], stop: &'a AtomicBool) -> Job<'a> {
-        Job { offsets, block_bytes: 4096, threads: 1, kind: Kind::Copy, limit: Duration::from_secs(100), stop }
+        Job {
+            offsets,
+            block_bytes: 4096,
+            threads: 1,
+            kind: Kind::Copy,
+            warmer: None,
+            limit: Duration::from_secs(100),
+            stop,
+        }
     }
 
     #[test]

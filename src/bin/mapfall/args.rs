@@ -34,7 +34,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Is a memory map faster than pread here? Reads a file both ways over a grid of patterns, block sizes and cache states.
+    /// Is a memory map faster than pread here? Reads a file both ways over a grid of patterns, block sizes and cache
+    /// states.
     #[command(after_long_help = method::help())]
     Grid(GridArgs),
 }
@@ -75,7 +76,8 @@ pub(crate) struct GridArgs {
     no_reference: bool,
 
     /// Threads that share the reads of a pass
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
     threads: u16,
 
     /// Passes of each contender in a cell; the median is shown, with the least and the greatest
@@ -262,7 +264,7 @@ fn temporary(dir: Option<&Path>, size: ByteSize) -> Result<(Source, u64), Failur
     }
     let fitting = content::fitting_size(size.bytes(), &dir)?;
     if fitting.bytes == 0 {
-        return Err(Failure::failure(format!("there is no room for a temporary file in {}", dir.display())));
+        return Err(Failure::while_running(format!("there is no room for a temporary file in {}", dir.display())));
     }
     let (bytes, cut_by) = (fitting.bytes, fitting.cut_by);
     Ok((Source::Temporary { dir, bytes, cut_by }, bytes))

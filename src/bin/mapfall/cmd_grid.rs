@@ -75,7 +75,7 @@ fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicB
 
 fn as_json(outcome: &Outcome) -> Result<String, Failure> {
     let json = serde_json::to_string_pretty(outcome);
-    json.map(|json| json + "\n").map_err(|error| Failure::failure(format!("cannot make the JSON: {error}")))
+    json.map(|json| json + "\n").map_err(|error| Failure::while_running(format!("cannot make the JSON: {error}")))
 }
 
 fn reserve(option: &str, path: &Path) -> Result<OutputFile, Failure> {
@@ -85,7 +85,7 @@ fn reserve(option: &str, path: &Path) -> Result<OutputFile, Failure> {
 
 fn write(output: OutputFile, text: &str) -> Result<(), Failure> {
     let name = output.name().display().to_string();
-    output.write(text).map_err(|error| Failure::failure(format!("cannot write {name}: {error}")))?;
+    output.write(text).map_err(|error| Failure::while_running(format!("cannot write {name}: {error}")))?;
     console::say(&format!("wrote {name}"));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The only file that prints.
 //!
-//! Results go to standard output, everything else to standard error. A reader that has gone away (`mapfall grid | head`)
-//! is no error: what it did not want is dropped.
+//! Results go to standard output, everything else to standard error. A reader that has gone away
+//! (`mapfall grid | head`) is no error: what it did not want is dropped.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints, and does it here")]
 
 use std::io::{self, Write};

@@ -23,7 +23,7 @@ impl Failure {
     }
 
     /// It could be, and did not work.
-    pub(crate) fn failure(message: impl Into<String>) -> Self {
+    pub(crate) fn while_running(message: impl Into<String>) -> Self {
         Failure { message: message.into(), code: ExitCode::from(FAILURE) }
     }
 
@@ -42,7 +42,7 @@ impl From<mapfall::workload::Error> for Failure {
     fn from(error: mapfall::workload::Error) -> Self {
         match error {
             mapfall::workload::Error::Interrupted => Failure::interrupted(),
-            error => Failure::failure(error.to_string()),
+            error => Failure::while_running(error.to_string()),
         }
     }
 }

@@ -15,6 +15,6 @@ pub(crate) fn flag() -> Result<Arc<AtomicBool>, Failure> {
             console::say("interrupted: ending here");
         }
     })
-    .map_err(|error| Failure::failure(format!("cannot install a handler for Ctrl-C: {error}")))?;
+    .map_err(|error| Failure::while_running(format!("cannot install a handler for Ctrl-C: {error}")))?;
     Ok(flag)
 }

@@ -18,44 +18,45 @@ pub(crate) const POINTS: [Point; 8] = [
     Point {
         about: "The clock",
         text: "runs from the first thread's start behind a barrier to the last one's end. Opening, mapping and closing \
-               are outside; the page faults of a map are inside, and each pass maps afresh. With --reuse-map a map that \
-               was touched before is shown too.",
+               are outside; the page faults of a map are inside, and each pass maps afresh. With --reuse-map a map \
+               that was touched before is shown too.",
     },
     Point {
         about: "Contenders",
-        text: "are pread and mmap, both through mapfall. What they are judged by: bare, a memcpy from an unprotected map \
-               with the same advice; bare-pread, the system call in a plain loop; limit, the same copies from \
-               anonymous 2 MiB pages. They are interleaved round by round, in an order that is rotated. A ratio is made \
-               pair by pair within the rounds.",
+        text: "are pread and mmap, both through mapfall. What they are judged by: bare, a memcpy from an unprotected \
+               map with the same advice; bare-pread, the system call in a plain loop; limit, the same copies from \
+               anonymous 2 MiB pages. They are interleaved round by round, in an order that is rotated. A ratio is \
+               made pair by pair within the rounds.",
     },
     Point {
         about: "Warm",
         text: "means that every byte is in the page cache, verified before each pass (cachestat, else mincore). Unless \
-               --huge is off the file is dropped once and then read through a map that asks for 2 MiB pages, so that it \
-               lies in the page cache in 2 MiB pieces for every contender.",
+               --huge is off the file is dropped once and then read through a map that asks for 2 MiB pages, so that \
+               it lies in the page cache in 2 MiB pieces for every contender.",
     },
     Point {
         about: "Cold",
-        text: "means that no byte is, verified before each pass after fsync and POSIX_FADV_DONTNEED, and, as root, after \
-               /proc/sys/vm/drop_caches where that was not enough. Where pages stay behind the cell is skipped. The \
-               device, or a host below it, may have caches of its own that nobody here can empty.",
+        text: "means that no byte is, verified before each pass after fsync and POSIX_FADV_DONTNEED, and, as root, \
+               after /proc/sys/vm/drop_caches where that was not enough. Where pages stay behind the cell is skipped. \
+               The device, or a host below it, may have caches of its own that nobody here can empty.",
     },
     Point {
         about: "Copy and rest",
-        text: "are split by a second pass in each round that does everything but the copy: pread of 1 byte instead of a \
-               block, or 1 byte of each 4 KiB page of it from the map, at the same offsets and from an equally fresh \
-               map. What the whole pass takes longer is the copy. So the wait for a page's first cache line counts as \
-               rest, and so do the calls that touch a block's other pages.",
+        text: "are split by a second pass in each round that does everything but the copy: pread of 1 byte instead of \
+               a block, or 1 byte of each 4 KiB page of it from the map, at the same offsets and from an equally fresh \
+               map. What the whole pass takes longer is the copy. Those bytes are brought into the processor's cache \
+               off the clock, through another map, since to wait for memory is part of the copy. The calls that touch \
+               a block's other pages count as rest.",
     },
     Point {
         about: "Partial",
-        text: "figures, marked ~, come from passes that reached --pass-limit. Their rate is over the reads done by then, \
-               so contenders in such a cell did not all do the same work.",
+        text: "figures, marked ~, come from passes that reached --pass-limit. Their rate is over the reads done by \
+               then, so contenders in such a cell did not all do the same work.",
     },
     Point {
         about: "CPU time",
-        text: "and faults are the sum over the threads of a pass, from /proc; the times come in ticks of 10 ms. ns/read \
-               is how long one thread waited for one read.",
+        text: "and faults are the sum over the threads of a pass, from /proc; the times come in ticks of 10 ms. \
+               ns/read is how long one thread waited for one read.",
     },
 ];
 

@@ -197,7 +197,8 @@ fn machine(outcome: &Outcome) -> String {
     let config = &outcome.config;
     let _ = writeln!(
         html,
-        "<dt>run</dt><dd>{} thread(s), {} warm and {} cold rounds, seed {}, advice {}, pass limit {} s, mapfall {}</dd>",
+        "<dt>run</dt><dd>{} thread(s), {} warm and {} cold rounds, seed {}, advice {}, pass limit {} s, \
+         mapfall {}</dd>",
         config.threads,
         config.rounds,
         config.cold_rounds,

@@ -1,21 +1,29 @@
 //! The recoverable copy for aarch64.
 
-use std::arch::naked_asm;
+use std::arch::{asm, naked_asm};
+
+use super::{Copy, PROBE_TRAPPED};
 
 pub(in crate::sys) const CAN_RECOVER: bool = true;
 
 /// Where the landing pad is, counted from the routine's first byte. The assembler refuses a body that is longer.
 const LANDING_PAD: usize = 128;
 
-/// Registers at every instruction that can trap: `x3..x4` is the whole source, `x2` the count still to copy.
+/// Registers at every instruction that can trap: `x3..x4` is the whole source (at first: the probe), `x2` the count
+/// still to copy. What the probe found is in `x6`.
 ///
 /// # Safety
 ///
 /// As `copy_recoverable`.
 #[unsafe(naked)]
-pub(super) unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, count: usize) -> usize {
+pub(super) unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, count: usize, probe: *const u8) -> Copy {
     naked_asm!(
         "2:",
+        "add x4, x3, #1",
+        "mov x6, {probe_trapped}",
+        "cbz x2, 3f",
+        // With acquire: no load of the copy comes before it.
+        "ldarb w6, [x3]",
         "mov x3, x1",
         "add x4, x1, x2",
         "4:",
@@ -41,9 +49,17 @@ pub(super) unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, co
         ".skip {landing_pad} - (. - 2b), 0",
         "3:",
         "mov x0, x2",
+        "mov x1, x6",
         "ret",
         landing_pad = const LANDING_PAD,
+        probe_trapped = const PROBE_TRAPPED,
     )
+}
+
+#[inline]
+pub(super) fn prefetch_line(address: *const u8) {
+    // SAFETY: a prefetch of any address, valid or not, has no effect that a program can see.
+    unsafe { asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags)) };
 }
 
 pub(super) fn recover(context: &mut libc::ucontext_t, fault_address: usize) -> bool {

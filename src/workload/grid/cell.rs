@@ -30,6 +30,8 @@ pub(super) struct Bench<'a> {
     has_bare: bool,
     is_warmed: bool,
     limit: Option<LimitPages>,
+    /// For the passes without the copy: [`Job::warmer`].
+    warmer: Option<BareMap>,
     notes: Vec<String>,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Bench<'a> {
             has_bare: matches!(bare, Some(Ok(_))),
             is_warmed: false,
             limit: None,
+            warmer: None,
             notes,
         })
     }
@@ -116,7 +119,7 @@ impl<'a> Bench<'a> {
         match key.cache {
             CacheState::Warm => self.warm_once(contenders, watch)?,
             // The memory is wanted back, and nothing warm follows.
-            CacheState::Cold => self.limit = None,
+            CacheState::Cold => (self.limit, self.warmer) = (None, None),
         }
         let reused = self.reused(contenders)?;
         let mut turns: Vec<(Io, Kind)> = Vec::new();
@@ -142,6 +145,7 @@ impl<'a> Bench<'a> {
                     block_bytes: key.block_bytes as usize,
                     threads: key.threads,
                     kind,
+                    warmer: self.warmer.as_ref().filter(|_| io != Io::Limit),
                     limit: self.config.pass_limit,
                     stop: self.stop,
                 };
@@ -181,6 +185,11 @@ impl<'a> Bench<'a> {
         if contenders.contains(&Io::Limit) {
             watch(Event::Preparing("copying the file into anonymous 2 MiB pages for `limit`"));
             self.make_limit(watch)?;
+        }
+        // Where the file cannot be mapped the contenders bring their own bytes near.
+        if let Ok(map) = self.open_bare() {
+            self.touch(&map)?;
+            self.warmer = Some(map);
         }
         self.is_warmed = true;
         Ok(())

