@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use self::backoff::Backoff;
 use self::down::Down;
@@ -176,16 +176,16 @@ impl MmapFile {
                 cell.count_tail_stat();
                 self.prove_tail(offset, buf)
             }
-            Copied::Faulted { at_byte } => {
-                self.faulted(copied, offset + at_byte as u64, offset + len);
+            Copied::Faulted { .. } => {
+                self.recovered(copied, offset, len);
                 Err(FallbackReason::Fault)
             }
-            Copied::EndFaulted { len_bytes } => {
-                self.end_faulted(copied, len_bytes);
+            Copied::EndFaulted { .. } => {
+                self.recovered(copied, offset, len);
                 match self.window.copy_out(offset, buf) {
                     // Another thread is at it, or the length has changed again meanwhile.
-                    copied @ Copied::EndFaulted { len_bytes } => {
-                        self.end_faulted(copied, len_bytes);
+                    copied @ Copied::EndFaulted { .. } => {
+                        self.recovered(copied, offset, len);
                         Err(FallbackReason::Fault)
                     }
                     copied => self.see_through(cell, offset, buf, copied),
@@ -221,12 +221,8 @@ impl MmapFile {
         match self.window.copy_out_within(file_len_bytes, offset, buf) {
             Copied::Whole | Copied::Probed => Ok(()),
             Copied::TailUnproven if end <= self.pread.len().unwrap_or(0) => Ok(()),
-            copied @ Copied::Faulted { at_byte } => {
-                self.faulted(copied, offset + at_byte as u64, end);
-                Err(FallbackReason::Fault)
-            }
-            copied @ Copied::EndFaulted { len_bytes } => {
-                self.end_faulted(copied, len_bytes);
+            copied @ (Copied::Faulted { .. } | Copied::EndFaulted { .. }) => {
+                self.recovered(copied, offset, buf.len() as u64);
                 Err(FallbackReason::Fault)
             }
             Copied::TailUnproven | Copied::NotReadable => {
@@ -236,32 +232,25 @@ impl MmapFile {
         }
     }
 
-    /// What every recovered fault asks for. The state and the file's length now, unless another thread is at it.
-    fn recovered(&self, copied: Copied) -> Option<(MutexGuard<'_, State>, u64)> {
+    /// A fault was recovered in a read of `len` bytes at `offset`: finds out why, unless another thread is at it.
+    fn recovered(&self, copied: Copied, offset: u64, len: u64) {
         self.faults_recovered.fetch_add(1, Relaxed);
         self.check_handler();
-        let mut state = self.state.try_lock()?;
+        let Some(mut state) = self.state.try_lock() else { return };
         let file_len_bytes = self.resync(&mut state, None);
         let path = self.pread.path().display();
         tracing::debug!(%path, ?copied, file_len_bytes, "recovered from a fault in the map");
-        Some((state, file_len_bytes))
-    }
-
-    /// A fault at file offset `at`, in a read that ends at `end`, was recovered.
-    fn faulted(&self, copied: Copied, at: u64, end: u64) {
-        let Some((mut state, file_len_bytes)) = self.recovered(copied) else { return };
-        // If the file is shorter now, that was the cause and it is gone. If not, the same place may fault again.
-        if end <= file_len_bytes && !self.suspects.suspect(at) {
-            self.step_down(&mut state, Down::TooManyFaults);
-        }
-    }
-
-    /// A fault on the last byte of a file of this length was recovered. If the file still has that byte, reads do
-    /// without it from now on.
-    fn end_faulted(&self, copied: Copied, len_bytes: u64) {
-        let Some((_state, file_len_bytes)) = self.recovered(copied) else { return };
-        if len_bytes <= file_len_bytes {
-            self.window.forgo_far_probe();
+        match copied {
+            // If the file is shorter now, that was the cause and it is gone. If not, the same place may fault again.
+            Copied::Faulted { at_byte } if offset + len <= file_len_bytes => {
+                let has_room = self.suspects.suspect(offset + at_byte as u64);
+                if !has_room {
+                    self.step_down(&mut state, Down::TooManyFaults);
+                }
+            }
+            // If the file still has its last byte, reads do without it from now on.
+            Copied::EndFaulted { len_bytes } if len_bytes <= file_len_bytes => self.window.forgo_far_probe(),
+            _ => {}
         }
     }
 
