@@ -2,6 +2,9 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "support/common.rs"]
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,14 +14,10 @@ use std::process::{Child, Command, Output, Stdio};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
+
+use common::scratch;
 
 const MIB: usize = 1 << 20;
-
-/// A directory on a real disk: `/tmp` may be in memory, where nothing can be cold.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
 
 /// `mapfall grid` with its words, run in `dir`.
 fn grid(dir: &Path, words: &str) -> Command {

@@ -2,30 +2,22 @@
 //! kind of error as a model in memory does, and counts exactly what it did.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "support/common.rs"]
+mod common;
 #[path = "support/contract.rs"]
 mod contract;
 #[path = "contract/threads.rs"]
 mod threads;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use mapfall::{BatchRead, BlockIo, Error, FallbackReason, IoMode, IoOptions, Operation, SyncKind};
 use proptest::test_runner::{Config, TestRunner};
-use tempfile::TempDir;
 
+use common::{other_hand, scratch};
 use contract::{Done, Kind, MIB, Model, bytes_at, can_map, overflow, past_end, punch, steps};
-
-/// A directory on a real disk.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-/// The descriptor that someone else changes the file by.
-fn other_hand(path: &Path) -> File {
-    File::options().read(true).write(true).open(path).unwrap()
-}
 
 /// Every implementation, each with a file of its own that holds `len` bytes of `bytes_at(0, len, 0)`.
 fn each(len: usize, check: impl Fn(Kind, &dyn BlockIo, &Path)) {

@@ -6,6 +6,8 @@
 mod blocks;
 #[path = "support/children.rs"]
 mod children;
+#[path = "support/common.rs"]
+mod common;
 
 use std::fs::{self, File};
 use std::hint;
@@ -20,16 +22,12 @@ use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 
 use blocks::{Change, Kind, Own, Script, Seen, State, Target, filled, read_along};
-use children::{Progress, child, maps_files, scratch, words};
+use children::{Progress, child, maps_files, words};
+use common::{other_hand, scratch};
 
 fn progress_in(dir: &Path) -> Progress {
     let path = dir.join("progress");
     Progress::of(&File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap())
-}
-
-/// The descriptor that others change the file by.
-fn others(path: &Path) -> File {
-    File::options().read(true).write(true).open(path).unwrap()
 }
 
 fn map_stats(file: &MmapFile) -> MapStats {
@@ -47,7 +45,7 @@ fn writer() {
     let [dir, kind, seed] = words.split('|').collect::<Vec<_>>()[..] else { panic!("{words}") };
     let seed = seed.parse().unwrap();
     let script = Script::new(Kind::ALL[kind.parse::<usize>().unwrap()], seed);
-    script.carry_out(seed, &progress_in(Path::new(dir)), &others(&Path::new(dir).join("data")));
+    script.carry_out(seed, &progress_in(Path::new(dir)), &other_hand(&Path::new(dir).join("data")));
 }
 
 /// A file as a script finds it.
@@ -209,7 +207,7 @@ fn unlinked_and_renamed_over_while_read() {
             let other = dir.path().join("other");
             fs::write(&other, filled(version, 0, 1_000)).unwrap();
             fs::rename(&other, &path).unwrap();
-            others(&path).set_len(10).unwrap();
+            other_hand(&path).set_len(10).unwrap();
             if version % 3 == 0 {
                 fs::remove_file(&path).unwrap();
             }
@@ -235,7 +233,7 @@ fn known(dir: &TempDir, pages: usize) -> (File, MmapFile, State) {
     file.read_at(0, &mut found).unwrap();
     assert!(found == bytes);
     let state = State::of(bytes);
-    (others(&path), file, state)
+    (other_hand(&path), file, state)
 }
 
 /// The range is past the end, and the error says so.

@@ -3,14 +3,17 @@
 
 #[path = "support/children.rs"]
 mod children;
+#[path = "support/common.rs"]
+mod common;
 #[path = "support/fuse.rs"]
 mod fuse;
 
 use std::thread;
 
-use mapfall::{Advice, BlockIo, Error, FallbackReason, HugePages, IoOptions, IoStats, MmapFile, Operation};
+use mapfall::{Advice, BlockIo, Error, FallbackReason, HugePages, IoOptions, MmapFile, Operation};
 
 use children::{maps_files, say, words};
+use common::stats;
 use fuse::{Device, FILE_BYTES, content};
 
 const REGION_BYTES: u64 = 2 << 20;
@@ -36,12 +39,6 @@ fn mount(test: &str, direct: bool) -> Option<Device> {
 /// A map that reads no more of the device than it must.
 fn open(device: &Device) -> MmapFile {
     IoOptions::new().advice(Advice::Random).huge_pages(HugePages::Off).open_mmap(device.path()).unwrap()
-}
-
-fn stats(file: &dyn BlockIo) -> IoStats {
-    let stats = file.stats();
-    assert!(stats.paths_add_up(), "{stats:?}");
-    stats
 }
 
 fn works(file: &dyn BlockIo, offset: u64, len: usize) {

@@ -6,6 +6,8 @@
 mod address_space;
 #[path = "support/children.rs"]
 mod children;
+#[path = "support/common.rs"]
+mod common;
 #[path = "limits/disk.rs"]
 mod disk;
 #[path = "limits/files.rs"]
@@ -13,13 +15,13 @@ mod files;
 #[path = "support/limits.rs"]
 mod limits;
 
-use std::fs::File;
 use std::path::Path;
 
 use mapfall::{FallbackReason, IoOptions, MmapFile};
 
-use children::{maps_files, scratch};
-use limits::{BLOCK, all_mapped, check_block, make, stats};
+use children::maps_files;
+use common::{other_hand, scratch, stats};
+use limits::{BLOCK, all_mapped, check_block, make};
 
 fn open(path: &Path) -> MmapFile {
     IoOptions::new().open_mmap(path).unwrap()
@@ -27,11 +29,6 @@ fn open(path: &Path) -> MmapFile {
 
 fn open_to_write(path: &Path) -> MmapFile {
     IoOptions::new().write(true).open_mmap(path).unwrap()
-}
-
-/// The descriptor that someone else changes the file by.
-fn other_hand(path: &Path) -> File {
-    File::options().read(true).write(true).open(path).unwrap()
 }
 
 fn blocks_of(bytes: u64) -> u64 {

@@ -4,6 +4,8 @@
 
 #[path = "support/children.rs"]
 mod children;
+#[path = "support/common.rs"]
+mod common;
 #[path = "support/signals.rs"]
 mod signals;
 
@@ -19,7 +21,8 @@ use libc::{SA_NODEFER, SA_ONSTACK, SA_RESETHAND, SA_SIGINFO, SIGABRT, SIGBUS, SI
 use mapfall::{BlockIo, Error, FallbackReason, IoOptions, IoStats, MmapFile};
 use tempfile::TempDir;
 
-use children::{child, maps_files, scratch, tell, told, words};
+use children::{child, maps_files, tell, told, words};
+use common::scratch;
 use signals::{Handler, RawMap, action, calls, install};
 
 type Scene = fn();

@@ -7,10 +7,11 @@ use std::os::unix::fs::FileExt;
 use mapfall::{BlockIo, FallbackReason, IoOptions};
 use rustix::process::{Resource, getrlimit};
 
-use crate::children::{maps_files, say, scratch};
+use crate::children::{maps_files, say};
+use crate::common::{scratch, stats};
 use crate::limits::{
     BLOCK, MIB, NoMapEntries, all_mapped, alone, block, blocks, check_block, fallbacks, limit, limit_address_space,
-    make, map_stats, mapped_in_the_end, stats,
+    make, map_stats, mapped_in_the_end,
 };
 use crate::{blocks_of, open, other_hand};
 

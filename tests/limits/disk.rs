@@ -7,10 +7,11 @@ use std::thread;
 use mapfall::{BlockIo, Error, FallbackReason, IoOptions, Operation, SyncKind};
 use rustix::process::Resource;
 
-use crate::children::{maps_files, scratch};
+use crate::children::maps_files;
+use crate::common::{scratch, stats};
 use crate::limits::{
     BLOCK, MIB, all_mapped, alone, alone_with_mounts, block, blocks, check_block, check_hole, fallbacks, fill,
-    ignore_file_size_signal, limit, make, map_stats, mapped_in_the_end, small_tmpfs, stats,
+    ignore_file_size_signal, limit, make, map_stats, mapped_in_the_end, small_tmpfs,
 };
 use crate::{blocks_of, open_to_write};
 

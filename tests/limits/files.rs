@@ -14,8 +14,9 @@ use mapfall::{BlockIo, Error, FallbackReason, FileKind, IoOptions, MmapFile, Ope
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Resource, getrlimit};
 
-use crate::children::{maps_files, say, scratch};
-use crate::limits::{BLOCK, MIB, alone, blocks, check_block, limit, make, stats};
+use crate::children::{maps_files, say};
+use crate::common::{scratch, stats};
+use crate::limits::{BLOCK, MIB, alone, blocks, check_block, limit, make};
 use crate::{all_mapped_where_there_is_a_map, blocks_of, open, open_to_write, other_hand};
 
 #[test]

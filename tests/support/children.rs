@@ -12,15 +12,11 @@ use std::sync::atomic::AtomicU64;
 
 use mapfall::{BlockIo, FallbackReason, IoOptions};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tempfile::TempDir;
+
+use crate::common::scratch;
 
 /// Says in which role a child runs. The role's test does nothing without it, so `--ignored` is harmless.
 const ROLE: &str = "MAPFALL_TEST_ROLE";
-
-/// A directory on a real disk.
-pub(crate) fn scratch() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
 
 /// Said past the test harness, which keeps the output of tests that pass to itself.
 #[allow(clippy::explicit_write, reason = "eprintln would be kept back with the output of the test")]

@@ -17,7 +17,8 @@ use fuser::{
 };
 use tempfile::TempDir;
 
-use super::children::{child, scratch, tell};
+use super::children::{child, tell};
+use super::common::scratch;
 
 /// Long enough to have more regions than may be suspect at a time. No byte of it is stored.
 pub(crate) const FILE_BYTES: u64 = 256 << 20;

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use std::ptr;
 
-use mapfall::{BlockIo, FallbackReason, IoStats, MapStats};
+use mapfall::{BlockIo, FallbackReason, MapStats};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::children::say;
+use crate::common::stats;
 
 pub(crate) const KIB: u64 = 1 << 10;
 pub(crate) const MIB: u64 = 1 << 20;
@@ -176,12 +177,6 @@ pub(crate) fn check_hole(file: &dyn BlockIo, number: u64) {
     let mut found = vec![0xEE; BLOCK as usize];
     file.read_at(number * BLOCK, &mut found).unwrap();
     assert!(found.iter().all(|byte| *byte == 0), "block {number}");
-}
-
-pub(crate) fn stats(file: &dyn BlockIo) -> IoStats {
-    let stats = file.stats();
-    assert!(stats.paths_add_up(), "{stats:?}");
-    stats
 }
 
 pub(crate) fn map_stats(file: &dyn BlockIo) -> MapStats {
