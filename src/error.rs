@@ -92,6 +92,88 @@ pub enum Error {
         found: String,
     },
 
+    /// Bytes of a store's file are not what was written there.
+    #[error("{} is damaged: {part} at offset {offset}: {problem}", path.display())]
+    Corrupt {
+        /// The file, as it was named when it was opened.
+        path: Arc<Path>,
+        /// What stands there.
+        part: Part,
+        /// Where it begins in the file, in bytes.
+        offset: u64,
+        /// What was expected and what was found.
+        problem: String,
+    },
+
+    /// The file is no store of this crate's, or its beginning is lost.
+    #[error("{} is not a mapfall store: {problem}", path.display())]
+    NotAStore {
+        /// The file.
+        path: Arc<Path>,
+        /// What was expected and what was found.
+        problem: String,
+    },
+
+    /// The store was written by a version of this crate that knows more than this one.
+    #[error("{} needs a newer version of mapfall: {problem}", path.display())]
+    Unsupported {
+        /// The file.
+        path: Arc<Path>,
+        /// What this version does not know.
+        problem: String,
+    },
+
+    /// Another process, or another handle of this one, has the store open for writing.
+    #[error("{} is open for writing elsewhere", path.display())]
+    Locked {
+        /// The file.
+        path: Arc<Path>,
+    },
+
+    /// An earlier failure left it unknown what is on the device. The store can be read, and opened again.
+    #[error("the store takes no more writes: {cause}")]
+    Poisoned {
+        /// What failed.
+        cause: Arc<str>,
+    },
+
+    /// No live page has this number.
+    #[error("no page {page}")]
+    NoSuchPage {
+        /// The number.
+        page: u64,
+    },
+
+    /// A buffer's length is not that of the page or block.
+    #[error("buffer of {found_bytes} bytes for {expected_bytes} bytes")]
+    WrongLength {
+        /// The length of the page or block.
+        expected_bytes: u64,
+        /// The length of the buffer.
+        found_bytes: u64,
+    },
+
+    /// An address that names no block of this store.
+    #[error("invalid block address: {problem}")]
+    InvalidAddress {
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// No kept checkpoint has this name.
+    #[error("no checkpoint is named {name:?}")]
+    NoSuchCheckpoint {
+        /// The name.
+        name: String,
+    },
+
+    /// A checkpoint of this name is kept already.
+    #[error("a checkpoint is named {name:?} already")]
+    CheckpointExists {
+        /// The name.
+        name: String,
+    },
+
     /// A read of a batch failed. Every other read of the batch was still tried.
     #[error("read {index} of a batch failed: {source}")]
     Batch {
@@ -134,6 +216,10 @@ pub enum Operation {
     Write,
     /// Changing its length.
     SetLen,
+    /// Making it longer, with space behind what is new.
+    Reserve,
+    /// Locking a byte of it, or asking who has.
+    Lock,
     /// Making what was written durable.
     Sync,
 }
@@ -146,6 +232,8 @@ impl fmt::Display for Operation {
             Operation::Read => "read",
             Operation::Write => "write",
             Operation::SetLen => "set_len",
+            Operation::Reserve => "reserve",
+            Operation::Lock => "lock",
             Operation::Sync => "sync",
         })
     }
@@ -179,5 +267,45 @@ impl fmt::Display for FileKind {
             FileKind::Socket => "a socket",
             FileKind::Other => "neither a file nor a directory",
         })
+    }
+}
+
+/// A part of a store's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// The superblock, or its copy.
+    Superblock,
+    /// One of the two checkpoint slots, or its copy.
+    Slot,
+    /// The list of kept checkpoints.
+    Names,
+    /// A node of the page table.
+    PageTable,
+    /// A node of the space bitmap.
+    SpaceMap,
+    /// A node of the list of extents that kept checkpoints hold.
+    HeldList,
+    /// The copy of a checkpoint's record among the blocks.
+    Record,
+    /// A page.
+    Page(u64),
+    /// A block.
+    Block,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Page(page) => write!(f, "page {page}"),
+            Part::Superblock => f.write_str("superblock"),
+            Part::Slot => f.write_str("checkpoint slot"),
+            Part::Names => f.write_str("list of kept checkpoints"),
+            Part::PageTable => f.write_str("page table node"),
+            Part::SpaceMap => f.write_str("space map node"),
+            Part::HeldList => f.write_str("held list node"),
+            Part::Record => f.write_str("checkpoint record"),
+            Part::Block => f.write_str("block"),
+        }
     }
 }

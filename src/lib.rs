@@ -21,18 +21,31 @@
 //!
 //! Linux on x86-64 and aarch64 has the map. On other processors Linux builds serve every file by `pread(2)`.
 
+mod checksum;
 mod error;
+mod extent;
+mod format;
 pub mod io;
 mod map_options;
 mod options;
 pub mod residency;
 mod stats;
+mod store;
 mod sys;
+mod tree;
 #[cfg(feature = "workload")]
 pub mod workload;
 
-pub use error::{Error, FileKind, Operation, Result};
+pub use checksum::ChecksumKind;
+pub use error::{Error, FileKind, Operation, Part, Result};
+pub use extent::Fit;
+pub use format::{BlockAddr, PACKED_BYTES_MAX};
 pub use io::{BatchRead, BlockIo, MmapFile, PreadFile, SyncKind};
 pub use map_options::{Advice, HugePages};
 pub use options::{IoMode, IoOptions};
 pub use stats::{FallbackReason, Fallbacks, IoStats, MapStats, PathStats};
+pub use store::{
+    Blocks, CheckpointInfo, CheckpointOptions, CheckpointReport, CompactProgress, Compaction, PageId, PageRead, Pages,
+    PendingCheckpoint, Problem, ProblemKind, SalvageReport, Snapshot, Store, StoreOptions, StoreStats, Verification,
+    VerifyOptions, VerifyReport,
+};

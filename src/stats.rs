@@ -168,6 +168,10 @@ pub struct IoStats {
     pub syncs: u64,
     /// Changes of length that succeeded.
     pub set_lens: u64,
+    /// Reservations that succeeded, those included that found the file long enough.
+    pub reserves: u64,
+    /// Those of them that made the file longer with no space behind it, as the file system cannot allocate any.
+    pub reserve_fallbacks: u64,
     /// The map, for a file opened with one.
     pub map: Option<MapStats>,
 }
@@ -191,6 +195,8 @@ pub(crate) struct Counters {
     write_bytes: AtomicU64,
     syncs: AtomicU64,
     set_lens: AtomicU64,
+    reserves: AtomicU64,
+    reserve_fallbacks: AtomicU64,
 }
 
 /// One thread's read counters for one file.
@@ -290,6 +296,14 @@ impl Counters {
         self.set_lens.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn count_reserve(&self) {
+        self.reserves.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_reserve_fallback(&self) {
+        self.reserve_fallbacks.fetch_add(1, Relaxed);
+    }
+
     /// Blocks proven whole by a touch, and blocks held against the file's length.
     pub(crate) fn tail_checks(&self) -> (u64, u64) {
         self.cells.iter().fold((0, 0), |(probes, stats), cell| {
@@ -316,6 +330,8 @@ impl Counters {
         stats.write_bytes = self.write_bytes.load(Relaxed);
         stats.syncs = self.syncs.load(Relaxed);
         stats.set_lens = self.set_lens.load(Relaxed);
+        stats.reserves = self.reserves.load(Relaxed);
+        stats.reserve_fallbacks = self.reserve_fallbacks.load(Relaxed);
         stats
     }
 }

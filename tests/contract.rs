@@ -6,6 +6,8 @@
 mod common;
 #[path = "support/contract.rs"]
 mod contract;
+#[path = "contract/reserve.rs"]
+mod reserve;
 #[path = "contract/threads.rs"]
 mod threads;
 
@@ -221,11 +223,12 @@ fn offsets_that_no_file_has_are_refused() {
         }
         for len in [largest + 1, u64::MAX] {
             overflow(file.set_len(len), Operation::SetLen, 0, len);
+            overflow(file.reserve(len), Operation::Reserve, 0, len);
         }
         assert_eq!(file.len().unwrap(), 1_000, "{kind:?}");
         assert_eq!(read(file, 0, 1_000), bytes_at(0, 1_000, 0), "{kind:?}");
         let stats = file.stats();
-        assert_eq!((stats.writes, stats.set_lens), (0, 0), "{kind:?}");
+        assert_eq!((stats.writes, stats.set_lens, stats.reserves), (0, 0, 0), "{kind:?}");
     });
 }
 
@@ -308,6 +311,8 @@ fn files_opened_for_reading_refuse_every_change() {
             (Operation::Write, file.write_at(u64::MAX, b"x")),
             (Operation::SetLen, file.set_len(0)),
             (Operation::SetLen, file.set_len(u64::MAX)),
+            (Operation::Reserve, file.reserve(0)),
+            (Operation::Reserve, file.reserve(u64::MAX)),
             (Operation::Sync, file.sync(SyncKind::Data)),
             (Operation::Sync, file.sync(SyncKind::All)),
         ];

@@ -9,7 +9,21 @@ use std::path::Path;
 use mapfall::FallbackReason;
 
 /// The library's modules, lowest first. Each uses only those before it.
-const LAYERS: [&str; 8] = ["error", "sys", "stats", "map_options", "io", "options", "residency", "workload"];
+const LAYERS: [&str; 13] = [
+    "error",
+    "checksum",
+    "extent",
+    "sys",
+    "stats",
+    "map_options",
+    "io",
+    "options",
+    "residency",
+    "format",
+    "tree",
+    "store",
+    "workload",
+];
 
 const LINES_MAX: usize = 500;
 const COLUMNS_MAX: usize = 120;

@@ -451,6 +451,15 @@ impl BlockIo for MmapFile {
         result
     }
 
+    fn reserve(&self, len_bytes: u64) -> Result<()> {
+        let result = self.pread.reserve(len_bytes);
+        // After an error too: what was published meanwhile may have been cut back.
+        if len_bytes > self.window.readable_bytes() && self.down() == Down::Not {
+            self.resync(&mut self.state.lock(), None);
+        }
+        result
+    }
+
     fn sync(&self, kind: SyncKind) -> Result<()> {
         self.pread.sync(kind)
     }

@@ -80,6 +80,26 @@ pub trait BlockIo: Send + Sync + fmt::Debug {
     /// [`Error::ReadOnly`], [`Error::OffsetOverflow`], or [`Error::Io`].
     fn set_len(&self, len_bytes: u64) -> Result<()>;
 
+    /// Makes the file at least `len_bytes` long, never shorter. New bytes read as zeros.
+    ///
+    /// [`PreadFile`] and [`MmapFile`] put disk space behind the new bytes (`fallocate(2)`), so that a write to them
+    /// does not fail for want of it. Where the file system cannot allocate, they are a hole, and
+    /// [`IoStats::reserve_fallbacks`] counts it. The default is [`BlockIo::len`], then [`BlockIo::set_len`].
+    ///
+    /// A file that is long enough stays as it is, holes included. After an error the file has the length it had.
+    ///
+    /// Nothing that is appended through the same [`PreadFile`] or [`MmapFile`] meanwhile is cut off. What comes by
+    /// another descriptor at that very moment may be, where the file system cannot allocate or the call fails: the
+    /// length is set then. The same is true of the default for anyone who appends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`], [`Error::OffsetOverflow`], or [`Error::Io`] (a full disk, a quota, a file size limit, the
+    /// device).
+    fn reserve(&self, len_bytes: u64) -> Result<()> {
+        if self.len()? < len_bytes { self.set_len(len_bytes) } else { Ok(()) }
+    }
+
     /// Returns when everything written before the call is on the device.
     ///
     /// After an error nothing may be assumed of the writes since the last success: the kernel may have dropped them and

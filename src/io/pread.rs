@@ -5,8 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use rustix::fs::fstat;
+use parking_lot::RwLock;
+use rustix::fs::{FallocateFlags, fallocate, fstat};
+use rustix::io::{Errno, retry_on_intr};
 
 use super::{BlockIo, SyncKind, range_end};
 use crate::error::{Error, Operation, Result};
@@ -33,13 +36,25 @@ pub struct PreadFile {
     file: File,
     path: Arc<Path>,
     writable: bool,
+    /// Whether the file system is not known to refuse `fallocate(2)`. Relaxed: it orders nothing.
+    can_allocate: AtomicBool,
+    /// Held shared by whatever else may change the length, and alone by `reserve`: it may have to set the length that
+    /// it was asked for, or that it found, and must not cut off what another thread has appended meanwhile.
+    length: RwLock<()>,
     counters: Counters,
 }
 
 impl PreadFile {
     /// `file` must be a regular file, open for reading, and for writing where `writable`.
     pub(crate) fn new(file: File, path: Arc<Path>, writable: bool) -> Self {
-        PreadFile { file, path, writable, counters: Counters::default() }
+        PreadFile {
+            file,
+            path,
+            writable,
+            can_allocate: AtomicBool::new(true),
+            length: RwLock::new(()),
+            counters: Counters::default(),
+        }
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -90,6 +105,37 @@ impl PreadFile {
         Ok(())
     }
 
+    /// Makes the file longer, unless another thread has done it by now.
+    fn grow_to(&self, len_bytes: u64) -> Result<()> {
+        let _alone = self.length.write();
+        let old_len_bytes = self.len()?;
+        if len_bytes <= old_len_bytes {
+            return Ok(());
+        }
+        let added_bytes = len_bytes - old_len_bytes;
+        let failed = |source| self.io_error(Operation::Reserve, old_len_bytes, added_bytes, source);
+        if self.can_allocate.load(Relaxed) {
+            match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), old_len_bytes, added_bytes)) {
+                Ok(()) => return Ok(()),
+                Err(error @ (Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => {
+                    tracing::debug!(path = %self.path.display(), %error, "the file system allocates no space");
+                    self.can_allocate.store(false, Relaxed);
+                }
+                Err(error) => {
+                    // What was got before the error stays: ext4 leaves the file longer, XFS keeps blocks behind its
+                    // end. Setting the length that it had gives back both.
+                    if let Err(error) = self.file.set_len(old_len_bytes) {
+                        tracing::warn!(path = %self.path.display(), %error, "a failed reservation is not undone");
+                    }
+                    return Err(failed(error.into()));
+                }
+            }
+        }
+        self.file.set_len(len_bytes).map_err(failed)?;
+        self.counters.count_reserve_fallback();
+        Ok(())
+    }
+
     fn io_error(&self, operation: Operation, offset: u64, len_bytes: u64, source: io::Error) -> Error {
         Error::Io { operation, path: self.path.clone(), offset, len_bytes, source }
     }
@@ -121,6 +167,7 @@ impl BlockIo for PreadFile {
             return Ok(());
         }
         range_end(Operation::Write, offset, bytes.len())?;
+        let _shared = self.length.read();
         let mut done = 0;
         while done < bytes.len() {
             match self.file.write_at(&bytes[done..], offset + done as u64) {
@@ -150,8 +197,21 @@ impl BlockIo for PreadFile {
         if len_bytes > i64::MAX as u64 {
             return Err(Error::OffsetOverflow { operation: Operation::SetLen, offset: 0, len_bytes });
         }
+        let _shared = self.length.read();
         self.file.set_len(len_bytes).map_err(|source| self.io_error(Operation::SetLen, 0, len_bytes, source))?;
         self.counters.count_set_len();
+        Ok(())
+    }
+
+    fn reserve(&self, len_bytes: u64) -> Result<()> {
+        self.check_writable(Operation::Reserve)?;
+        if len_bytes > i64::MAX as u64 {
+            return Err(Error::OffsetOverflow { operation: Operation::Reserve, offset: 0, len_bytes });
+        }
+        if self.len()? < len_bytes {
+            self.grow_to(len_bytes)?;
+        }
+        self.counters.count_reserve();
         Ok(())
     }
 

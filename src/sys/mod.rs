@@ -4,11 +4,13 @@
 //! |---|---|---|
 //! | `copy/` | a copy whose source may trap, in assembly on addresses | `window` keeps source and destination valid |
 //! | `fault` | a signal handler that moves the program counter | it acts only inside the copy routine |
+//! | `lock` | `fcntl` with a lock structure | the kernel reads and writes only the one it is passed |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
 
 pub(crate) mod copy;
 pub(crate) mod fault;
+pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod process;
 pub(crate) mod residency;

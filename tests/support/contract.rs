@@ -104,6 +104,8 @@ pub(crate) enum Step {
     WriteTooFar(u64, usize),
     SetLen(u64),
     SetLenTooFar(u64),
+    Reserve(u64),
+    ReserveTooFar(u64),
     Sync(SyncKind),
     OtherSetLen(u64),
     OtherWrite(Place, usize, Fill),
@@ -138,6 +140,8 @@ pub(crate) fn steps(longest: u64) -> impl Strategy<Value = Vec<Step>> {
         1 => (LARGEST_OFFSET - 3..=u64::MAX, 4..100_usize).prop_map(|(offset, len)| Step::WriteTooFar(offset, len)),
         3 => offset.clone().prop_map(Step::SetLen),
         1 => (LARGEST_OFFSET + 1..=u64::MAX).prop_map(Step::SetLenTooFar),
+        3 => offset.clone().prop_map(Step::Reserve),
+        1 => (LARGEST_OFFSET + 1..=u64::MAX).prop_map(Step::ReserveTooFar),
         1 => prop_oneof![Just(SyncKind::Data), Just(SyncKind::All)].prop_map(Step::Sync),
         4 => offset.clone().prop_map(Step::OtherSetLen),
         4 => (place, len, fill).prop_map(|(place, len, fill)| Step::OtherWrite(place, len, fill)),
@@ -163,6 +167,7 @@ pub(crate) struct Done {
     pub(crate) write_bytes: u64,
     pub(crate) syncs: u64,
     pub(crate) set_lens: u64,
+    pub(crate) reserves: u64,
 }
 
 impl Done {
@@ -175,6 +180,7 @@ impl Done {
             write_bytes: stats.write_bytes,
             syncs: stats.syncs,
             set_lens: stats.set_lens,
+            reserves: stats.reserves,
         }
     }
 }
@@ -282,6 +288,12 @@ impl Model {
                 self.done.set_lens += 1;
             }
             Step::SetLenTooFar(len) => overflow(file.set_len(len), Operation::SetLen, 0, len),
+            Step::Reserve(len) => {
+                file.reserve(len).unwrap();
+                self.bytes.resize(self.bytes.len().max(len as usize), 0);
+                self.done.reserves += 1;
+            }
+            Step::ReserveTooFar(len) => overflow(file.reserve(len), Operation::Reserve, 0, len),
             Step::Sync(kind) => {
                 file.sync(kind).unwrap();
                 self.done.syncs += 1;

@@ -1,0 +1,259 @@
+//! The state of a store that is open for writing, and the one lock around it.
+//!
+//! # The life of a page's bytes
+//!
+//! A write takes space and a sequence number, writes there, and then *installs* the entry under the lock: in the page
+//! table in memory, which readers look at without a lock, and in `changes`, which is what the next checkpoint will
+//! write. What the entry said before is
+//!
+//! - in `changes` too: then no checkpoint has it, and its space is free at once. A reader that is copying from there
+//!   looks at the entry again when it is done, sees that it changed, and reads again.
+//! - else in the last checkpoint or in the one under way: the checkpoint that writes the change frees its space, once
+//!   that is durable.
+//!
+//! So `changes` is all that a checkpoint needs, and its cut is to take it away.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::space::{Map, Purpose, Space};
+use super::table::Table;
+use super::volume::{READERS_BYTE, Volume};
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::format::{Entry, NAME_BYTES_MAX, Names, PageState, RECORD_BYTES, SEQUENCE_MAX, Slot};
+
+/// A store that is open for writing.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) volume: Arc<Volume>,
+    pub(super) table: Table,
+    /// The next write's number.
+    sequence: AtomicU64,
+    pub(super) meta: Mutex<Meta>,
+    /// A checkpoint has ended.
+    pub(super) checkpoint_ended: Condvar,
+    poison: OnceLock<Arc<str>>,
+}
+
+/// All that is changed under the lock.
+#[derive(Debug)]
+pub(super) struct Meta {
+    /// The last checkpoint.
+    pub(super) committed: Slot,
+    pub(super) names: Names,
+    pub(super) space: Space,
+    /// Pages changed since the last cut.
+    pub(super) changes: BTreeMap<u64, Entry>,
+    /// Blocks written or freed since the last cut, by their first unit.
+    pub(super) blocks: BTreeMap<u64, BlockChange>,
+    /// Names to be dropped by the next checkpoint.
+    pub(super) dropped: Vec<String>,
+    /// Whether a cut was made and has not ended.
+    pub(super) checkpoint_runs: bool,
+    /// Free in the last checkpoint, but read by snapshots or other processes.
+    pub(super) deferred: Vec<Freed>,
+    /// Open snapshots of this process: generation to sequence and how many.
+    pub(super) snapshots: BTreeMap<u64, (u64, usize)>,
+    pub(super) ids: FreePages,
+    /// Live pages, those not in a checkpoint yet included.
+    pub(super) live_pages: u64,
+    /// Units that a write has taken and not installed yet.
+    pub(super) in_flight_units: u64,
+}
+
+/// What became of a block since the last cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockChange {
+    pub(super) units: u64,
+    pub(super) generation: u64,
+    pub(super) live: bool,
+}
+
+/// Space that a checkpoint does not have anymore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Freed {
+    pub(super) extent: Extent,
+    /// The number of the write that made it.
+    pub(super) birth: u64,
+    /// The first generation that does not have it.
+    pub(super) death: u64,
+}
+
+/// Numbers of pages that may be given out again.
+#[derive(Debug, Default)]
+pub(super) struct FreePages {
+    pub(super) known: Vec<u64>,
+    /// Leaves of the page table from here on were not looked at.
+    pub(super) scanned_leaves: u64,
+    /// Pages from here on are not in the table that the store was opened with.
+    pub(super) limit_at_open: u64,
+}
+
+impl Inner {
+    pub(super) fn new(volume: Arc<Volume>, committed: Slot, names: Names, space: Space) -> Self {
+        let ids = FreePages { limit_at_open: committed.page_limit, ..FreePages::default() };
+        Inner {
+            table: Table::new(committed.page_limit),
+            sequence: AtomicU64::new(committed.sequence),
+            poison: OnceLock::new(),
+            checkpoint_ended: Condvar::new(),
+            meta: Mutex::new(Meta {
+                live_pages: committed.pages.root.count,
+                committed,
+                names,
+                space,
+                changes: BTreeMap::new(),
+                blocks: BTreeMap::new(),
+                dropped: Vec::new(),
+                checkpoint_runs: false,
+                deferred: Vec::new(),
+                snapshots: BTreeMap::new(),
+                ids,
+                in_flight_units: 0,
+            }),
+            volume,
+        }
+    }
+
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match self.poison.get() {
+            None => Ok(()),
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    /// From now on nothing is written.
+    pub(super) fn poison(&self, cause: &Error) {
+        let cause = self.poison.get_or_init(|| cause.to_string().into());
+        tracing::error!(path = %self.volume.path.display(), %cause, "the store takes no more writes");
+    }
+
+    /// The number of the next write.
+    pub(super) fn next_sequence(&self) -> Result<u64> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        if sequence < SEQUENCE_MAX - 1 {
+            return Ok(sequence);
+        }
+        self.sequence.store(SEQUENCE_MAX - 1, Ordering::Relaxed);
+        Err(Error::Poisoned { cause: "all write numbers are used up".into() })
+    }
+
+    /// Every number given out so far is lower.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed)
+    }
+
+    /// Space for data, counted as in flight.
+    pub(super) fn take_space(&self, most: u64, least: u64) -> Result<Extent> {
+        self.check_writable()?;
+        let mut meta = self.meta.lock();
+        let purpose = Purpose::Data { reserve_units: self.reserve_units(&meta) };
+        let meta = &mut *meta;
+        let map = Map { volume: &self.volume, tree: &meta.committed.space };
+        let extent = meta.space.take_up_to(map, most, least, purpose)?;
+        meta.in_flight_units += extent.len;
+        Ok(extent)
+    }
+
+    /// Space that a write took and does not need.
+    pub(super) fn return_space(&self, meta: &mut Meta, extent: Extent) {
+        meta.in_flight_units -= extent.len;
+        self.free_now(meta, extent);
+    }
+
+    /// Space that no checkpoint has.
+    pub(super) fn free_now(&self, meta: &mut Meta, extent: Extent) {
+        if let Err(error) = meta.space.give_back(&self.volume, extent) {
+            // It stays out of use.
+            tracing::error!(%error, "space accounts do not add up");
+            debug_assert!(false, "{error}");
+        }
+    }
+
+    /// Makes an entry what a page is, and frees what it was if no checkpoint has that.
+    pub(super) fn install(&self, meta: &mut Meta, page: u64, old: Entry, new: Entry) {
+        self.table.store(page, new);
+        meta.live_pages += u64::from(new.is_live());
+        meta.live_pages -= u64::from(old.is_live());
+        if let Some(change) = meta.changes.insert(page, new) {
+            debug_assert_eq!(change, old, "page {page}");
+            self.free_entry(meta, change);
+        }
+    }
+
+    /// Frees what an entry refers to, which no checkpoint has.
+    pub(super) fn free_entry(&self, meta: &mut Meta, entry: Entry) {
+        if let PageState::Stored { offset_units, .. } = entry.state() {
+            self.free_now(meta, Extent { start: offset_units, len: self.volume.geometry.page_units() });
+        }
+    }
+
+    /// What the next checkpoint may need for nodes, at most, so that a full disk does not keep it from being made.
+    pub(super) fn reserve_units(&self, meta: &Meta) -> u64 {
+        let geometry = self.volume.geometry;
+        let inner = |leaves: u64| leaves + leaves.div_ceil(64) + 8;
+        let (pages, blocks) = (meta.changes.len() as u64 + 1, meta.blocks.len() as u64 + 1);
+        let table = inner(pages.min(self.table.limit() / geometry.leaf_pages() + 1));
+        // Each change sets bits and clears bits, and so do the nodes.
+        let map = inner((2 * (pages + blocks) + 2 * table).min(meta.space.end() / geometry.leaf_units() + 2));
+        let kept = meta.names.0.len() as u64;
+        let held = if kept == 0 { 0 } else { inner((pages + blocks + table) / geometry.leaf_held() + 2) };
+        let names = geometry.units((kept + 1) * (NAME_BYTES_MAX as u64 + 1200));
+        (table + map + held) * geometry.node_units() + geometry.units(RECORD_BYTES as u64) + names
+    }
+
+    /// Moves what nobody reads anymore from the deferred to the free.
+    pub(super) fn release(&self, meta: &mut Meta) -> Result<()> {
+        let locked = self.foreign_readers(meta.committed.generation)?;
+        if meta.space.is_quarantined() && locked.is_empty() {
+            meta.space.end_quarantine(&self.volume)?;
+        }
+        let deferred = std::mem::take(&mut meta.deferred);
+        for freed in deferred {
+            let by_snapshot =
+                meta.snapshots.iter().any(|(generation, (sequence, _))| freed.is_seen_by(*generation, *sequence));
+            // A lock does not say how far its sequence goes.
+            let by_others = locked.iter().any(|generation| freed.is_seen_by(*generation, u64::MAX));
+            if by_snapshot || by_others {
+                meta.deferred.push(freed);
+            } else {
+                meta.space.give_back(&self.volume, freed.extent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The generations, up to the last one, that other processes read.
+    pub(super) fn foreign_readers(&self, last: u64) -> Result<Vec<u64>> {
+        let Some(lock) = &self.volume.lock else { return Ok(Vec::new()) };
+        let bytes = lock.locked_by_others(READERS_BYTE..READERS_BYTE + last + 1).map_err(|source| Error::Io {
+            operation: crate::error::Operation::Lock,
+            path: self.volume.path.clone(),
+            offset: READERS_BYTE,
+            len_bytes: last + 1,
+            source,
+        })?;
+        Ok(bytes.into_iter().map(|byte| byte - READERS_BYTE).collect())
+    }
+
+    /// The lock, when no checkpoint is under way.
+    pub(super) fn lock_between_checkpoints(&self) -> MutexGuard<'_, Meta> {
+        let mut meta = self.meta.lock();
+        while meta.checkpoint_runs {
+            self.checkpoint_ended.wait(&mut meta);
+        }
+        meta
+    }
+}
+
+impl Freed {
+    /// Whether the checkpoint of this generation, whose numbers are all below `sequence`, may have it. It does not
+    /// where that was written while the checkpoint was committed.
+    pub(super) fn is_seen_by(&self, generation: u64, sequence: u64) -> bool {
+        self.birth < sequence && generation < self.death
+    }
+}

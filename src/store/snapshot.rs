@@ -1,0 +1,278 @@
+//! Reading a checkpoint, while the store goes on or in another process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Store;
+use super::inner::Inner;
+use super::options::{StoreOptions, lock_error, lock_file, read_names};
+use super::pages::{PageId, PageRead, live_pages};
+use super::table::{Source, Table};
+use super::volume::{READERS_BYTE, Volume, superblock};
+use crate::error::{Error, Result};
+use crate::format::{Names, Slot, Tree};
+use crate::io::BlockIo;
+
+/// A checkpoint, as it was: the last one when this was opened, or one that was kept under a name.
+///
+/// It sees none of the later writes, however long it lives, and what it needs of the file is not used for anything else
+/// meanwhile. Any number of threads may use it.
+#[derive(Debug)]
+pub struct Snapshot {
+    volume: Arc<Volume>,
+    view: View,
+    table: Table,
+    fill: Mutex<()>,
+    /// The slot it was found through, with the checkpoints that were kept then.
+    slot: Slot,
+    names: Names,
+    /// Dropped last.
+    _hold: Hold,
+}
+
+/// What a checkpoint is to its readers.
+#[derive(Clone, Debug)]
+struct View {
+    generation: u64,
+    pages: Tree,
+    page_limit: u64,
+    cookie: Vec<u8>,
+    name: Option<String>,
+}
+
+/// What keeps the space of a snapshot from being used.
+#[derive(Debug)]
+enum Hold {
+    /// An entry in the store's list.
+    Store { inner: Arc<Inner>, generation: u64 },
+    /// A lock on a byte of the file, which ends with the volume. Or nothing, where the caller brought the I/O.
+    Volume,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Hold::Store { inner, generation } = self else { return };
+        let mut meta = inner.meta.lock();
+        if let Some((_, count)) = meta.snapshots.get_mut(generation) {
+            *count -= 1;
+            if *count == 0 {
+                meta.snapshots.remove(generation);
+            }
+        }
+        if let Err(error) = inner.release(&mut meta) {
+            tracing::warn!(%error, "space was not given back");
+        }
+    }
+}
+
+impl Source for Snapshot {
+    fn tree(&self) -> Tree {
+        self.view.pages
+    }
+
+    fn exclusively(&self, fill: &mut dyn FnMut()) {
+        let _fill = self.fill.lock();
+        fill();
+    }
+}
+
+fn view(slot: &Slot, names: &Names, name: Option<&str>) -> Result<(View, u64)> {
+    let Some(name) = name else {
+        let Slot { generation, pages, page_limit, cookie, .. } = slot.clone();
+        return Ok((View { generation, pages, page_limit, cookie, name: None }, slot.sequence));
+    };
+    let kept = names.find(name).ok_or_else(|| Error::NoSuchCheckpoint { name: name.to_owned() })?.clone();
+    let (generation, pages, page_limit, cookie) = (kept.generation, kept.pages, kept.page_limit, kept.cookie);
+    Ok((View { generation, pages, page_limit, cookie, name: Some(kept.name) }, kept.sequence))
+}
+
+impl Store {
+    /// The last checkpoint.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        match self.snapshot_named(None) {
+            Ok(snapshot) => snapshot,
+            // Only a name can be wrong.
+            Err(error) => unreachable!("{error}"),
+        }
+    }
+
+    /// A checkpoint that was kept under a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchCheckpoint`].
+    pub fn snapshot_of(&self, name: &str) -> Result<Snapshot> {
+        self.snapshot_named(Some(name))
+    }
+
+    fn snapshot_named(&self, name: Option<&str>) -> Result<Snapshot> {
+        let inner = &self.inner;
+        let mut meta = inner.meta.lock();
+        let (view, sequence) = view(&meta.committed, &meta.names, name)?;
+        let generation = view.generation;
+        let entry = meta.snapshots.entry(generation).or_insert((0, 0));
+        *entry = (entry.0.max(sequence), entry.1 + 1);
+        let hold = Hold::Store { inner: inner.clone(), generation };
+        let (slot, names) = (meta.committed.clone(), meta.names.clone());
+        drop(meta);
+        Ok(Snapshot::new(inner.volume.clone(), view, slot, names, hold))
+    }
+}
+
+impl StoreOptions {
+    /// Opens the last checkpoint of a store for reading, whether or not it is open for writing elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::NotAStore`], [`Error::Unsupported`], [`Error::Corrupt`].
+    pub fn open_snapshot(&self, path: impl AsRef<Path>) -> Result<Snapshot> {
+        self.open_snapshot_named(path.as_ref(), None)
+    }
+
+    /// Opens a checkpoint that was kept under a name for reading.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoreOptions::open_snapshot`], and [`Error::NoSuchCheckpoint`].
+    pub fn open_snapshot_of(&self, path: impl AsRef<Path>, name: &str) -> Result<Snapshot> {
+        self.open_snapshot_named(path.as_ref(), Some(name))
+    }
+
+    /// Opens the last checkpoint of a store in I/O of the caller's, which nobody writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoreOptions::open_snapshot`].
+    pub fn open_snapshot_io(&self, io: Box<dyn BlockIo>) -> Result<Snapshot> {
+        let path: Arc<Path> = Path::new("(own I/O)").into();
+        let superblock = superblock(&*io, &path)?;
+        let volume = Volume::new(io, path, None, superblock, self.verifies());
+        let slot = volume.newest_slot()?;
+        let names = read_names(&volume, &slot)?;
+        let (view, _) = view(&slot, &names, None)?;
+        Ok(Snapshot::new(Arc::new(volume), view, slot, names, Hold::Volume))
+    }
+
+    fn open_snapshot_named(&self, path: &Path, name: Option<&str>) -> Result<Snapshot> {
+        let io = self.read_only_io().open(path)?;
+        let shared: Arc<Path> = path.into();
+        let superblock = superblock(&*io, &shared)?;
+        let volume = Volume::new(io, shared, None, superblock, self.verifies());
+        // A writer that makes a checkpoint looks at the locks after its slot is on the device. So if the slot is still
+        // the last one when we have its lock, the writer will see us before it uses any space again.
+        let lock = lock_file(path, false)?;
+        loop {
+            let slot = volume.newest_slot()?;
+            shared_lock(path, &lock, slot.generation)?;
+            let mut locked = vec![slot.generation];
+            // The list of names is only to be trusted if it was not replaced before the lock.
+            if volume.newest_slot()? == slot {
+                let names = read_names(&volume, &slot)?;
+                let (view, _) = view(&slot, &names, name)?;
+                shared_lock(path, &lock, view.generation)?;
+                if volume.newest_slot()? == slot {
+                    let volume = Volume { lock: Some(lock), ..volume };
+                    return Ok(Snapshot::new(Arc::new(volume), view, slot, names, Hold::Volume));
+                }
+                locked.push(view.generation);
+            }
+            for generation in locked {
+                lock.unlock(READERS_BYTE + generation).map_err(|source| lock_error(path, source))?;
+            }
+        }
+    }
+}
+
+fn shared_lock(path: &Path, lock: &crate::sys::lock::LockFile, generation: u64) -> Result<()> {
+    match lock.try_shared(READERS_BYTE + generation) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::Locked { path: path.into() }),
+        Err(source) => Err(lock_error(path, source)),
+    }
+}
+
+impl Snapshot {
+    fn new(volume: Arc<Volume>, view: View, slot: Slot, names: Names, hold: Hold) -> Self {
+        let table = Table::new(view.page_limit);
+        Snapshot { volume, view, table, fill: Mutex::new(()), slot, names, _hold: hold }
+    }
+
+    pub(super) fn volume(&self) -> &Volume {
+        &self.volume
+    }
+
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The checkpoint's generation.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.view.generation
+    }
+
+    /// The name that it is kept under, if it was opened by that.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.view.name.as_deref()
+    }
+
+    /// The embedder's root cookie.
+    #[must_use]
+    pub fn cookie(&self) -> &[u8] {
+        &self.view.cookie
+    }
+
+    /// How many pages are live.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.view.pages.root.count
+    }
+
+    /// How long a page is, in bytes.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        self.volume.geometry.page_bytes as usize
+    }
+
+    /// Fills `buf` with a page.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::Pages::read`].
+    #[inline]
+    pub fn read(&self, page: PageId, buf: &mut [u8]) -> Result<()> {
+        self.table.read(&self.volume, self, page.0, buf)
+    }
+
+    /// Does every read of a batch, in any order.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::Pages::read_batch`].
+    pub fn read_batch(&self, batch: &mut [PageRead<'_>]) -> Result<()> {
+        self.table.read_batch(&self.volume, self, batch)
+    }
+
+    /// The live pages in the order of their numbers.
+    ///
+    /// An item is an error where a node of the page table cannot be read; the iterator goes on behind that node.
+    pub fn iter(&self) -> impl Iterator<Item = Result<PageId>> + '_ {
+        live_pages(self.volume.geometry.leaf_pages(), self.view.page_limit, |page| {
+            self.table.entry(&self.volume, self, page)
+        })
+    }
+
+    /// What was read so far through this snapshot's file; that of the store where the store made it.
+    #[must_use]
+    pub fn io_stats(&self) -> crate::stats::IoStats {
+        self.volume.io.stats()
+    }
+}

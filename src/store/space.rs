@@ -1,0 +1,284 @@
+//! Which units of the file are free.
+//!
+//! On disk that is the space map of the last checkpoint. In memory it is the free extents of those of its leaves that
+//! were needed so far; a leaf is read when space is short or when something in it becomes free. What is allocated here
+//! is in no map before the checkpoint that makes it part of the store: after a crash it is free again.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use super::volume::Volume;
+use crate::error::{Error, Part, Result};
+use crate::extent::{Extent, Fit, FreeSpace};
+use crate::format::{Tree, UNITS_MAX};
+use crate::tree;
+
+/// The file grows by an eighth of its length, but by no less and no more than this.
+const GROWTH_BYTES_MIN: u64 = 1 << 20;
+const GROWTH_BYTES_MAX: u64 = 256 << 20;
+
+/// What space is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Leaves what a checkpoint needs.
+    Data { reserve_units: u64 },
+    /// For a checkpoint, as low in the file as can be where it is to pack.
+    Checkpoint { pack: bool },
+}
+
+/// Where the space map is.
+#[derive(Clone, Copy)]
+pub(super) struct Map<'a> {
+    pub(super) volume: &'a Volume,
+    pub(super) tree: &'a Tree,
+}
+
+/// Free units.
+#[derive(Debug)]
+pub(super) struct Space {
+    free: FreeSpace,
+    /// The end of the file.
+    end: u64,
+    /// What the space map says of units from here on is not of interest: the file grew from here.
+    known_end: u64,
+    loaded: BTreeSet<u64>,
+    /// Leaves below this were looked at for free space.
+    scanned: u64,
+    /// Free in the map that this store was opened with, but perhaps read by another process.
+    quarantine: Option<Vec<Extent>>,
+    fit: Fit,
+}
+
+impl Space {
+    /// `quarantined`: nothing that is free now may be used before [`Space::end_quarantine`].
+    pub(super) fn new(end: u64, fit: Fit, quarantined: bool) -> Self {
+        Space {
+            free: FreeSpace::default(),
+            end,
+            known_end: end,
+            loaded: BTreeSet::new(),
+            scanned: 0,
+            quarantine: quarantined.then(Vec::new),
+            fit,
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(super) fn free(&self) -> &FreeSpace {
+        &self.free
+    }
+
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.quarantine.is_some()
+    }
+
+    /// Nobody reads anymore what was free when the store was opened.
+    pub(super) fn end_quarantine(&mut self, volume: &Volume) -> Result<()> {
+        for extent in self.quarantine.take().into_iter().flatten() {
+            self.give_back(volume, extent)?;
+        }
+        Ok(())
+    }
+
+    /// One piece of `least` to `most` units.
+    pub(super) fn take_up_to(&mut self, map: Map<'_>, most: u64, least: u64, purpose: Purpose) -> Result<Extent> {
+        loop {
+            let (kept, fit) = match purpose {
+                Purpose::Data { reserve_units } => (reserve_units, self.fit),
+                Purpose::Checkpoint { pack: false } => (0, self.fit),
+                Purpose::Checkpoint { pack: true } => (0, Fit::First),
+            };
+            let spare = self.free.total_units().saturating_sub(kept).min(most);
+            if spare >= least
+                && let Some(extent) = self.free.take_up_to(spare, least, fit)
+            {
+                return Ok(extent);
+            }
+            if !self.load_next(map)? {
+                self.grow(map.volume, least + kept.saturating_sub(self.free.total_units()))?;
+            }
+        }
+    }
+
+    /// Exactly as many units, wholly below `limit`, as low as can be.
+    pub(super) fn take_below(&mut self, map: Map<'_>, units: u64, limit: u64) -> Result<Option<Extent>> {
+        self.load_all(map)?;
+        Ok(self.free.take_below(units, limit))
+    }
+
+    /// Exactly this range, if all of it is free and known to be.
+    pub(super) fn take_range(&mut self, extent: Extent) -> bool {
+        self.free.take_range(extent)
+    }
+
+    /// Makes an extent free that is in no checkpoint and that nobody reads.
+    pub(super) fn give_back(&mut self, volume: &Volume, extent: Extent) -> Result<()> {
+        self.free.insert(extent).map_err(|other| {
+            let offset = volume.geometry.offset(extent.start);
+            volume.corrupt(Part::SpaceMap, offset, format!("units {extent:?} were free already, in {other:?}"))
+        })
+    }
+
+    /// Reads all of the map that was not read.
+    pub(super) fn load_all(&mut self, map: Map<'_>) -> Result<()> {
+        for index in 0..self.known_end.div_ceil(map.volume.geometry.leaf_units()) {
+            self.load(map, index)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn quarantined(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.quarantine.iter().flatten().copied()
+    }
+
+    /// Whether some of it is known to be free.
+    pub(super) fn overlaps(&self, extent: Extent) -> bool {
+        self.free.overlaps(extent)
+    }
+
+    /// Reads the map where the extent is, so that the extent can become free.
+    pub(super) fn load_around(&mut self, map: Map<'_>, extent: Extent) -> Result<()> {
+        let leaf_units = map.volume.geometry.leaf_units();
+        for index in extent.start / leaf_units..=(extent.end() - 1) / leaf_units {
+            self.load(map, index)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next leaf of the map that has free units. Says whether there was one.
+    fn load_next(&mut self, map: Map<'_>) -> Result<bool> {
+        if self.quarantine.is_some() {
+            return Ok(false);
+        }
+        let leaf_units = map.volume.geometry.leaf_units();
+        while self.scanned * leaf_units < self.known_end {
+            let index = self.next_with_room(map, self.scanned)?;
+            self.scanned = index + 1;
+            if self.load(map, index)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The first leaf from `from` on that is not full.
+    fn next_with_room(&self, map: Map<'_>, from: u64) -> Result<u64> {
+        let nodes = map.volume.nodes(Part::SpaceMap);
+        let leaf_units = map.volume.geometry.leaf_units();
+        let mut next = from;
+        tree::walk(nodes, map.tree, from, &mut |node| {
+            if node.first_leaf > next {
+                // Nodes that are not there are between: all free.
+                return Ok(tree::Flow::Stop);
+            }
+            let full = node.child.count >= nodes.span(node.height).saturating_mul(leaf_units);
+            if full {
+                next = node.first_leaf + nodes.span(node.height);
+            }
+            Ok(match full {
+                true => tree::Flow::Past,
+                false if node.height == 0 => tree::Flow::Stop,
+                false => tree::Flow::Down,
+            })
+        })?;
+        Ok(next)
+    }
+
+    /// Reads a leaf of the map, unless it was read. Says whether that made anything free.
+    fn load(&mut self, map: Map<'_>, index: u64) -> Result<bool> {
+        let geometry = map.volume.geometry;
+        if self.loaded.contains(&index) {
+            return Ok(false);
+        }
+        let words = tree::leaf(map.volume.nodes(Part::SpaceMap), map.tree, index)?;
+        let first = index * geometry.leaf_units();
+        let (start, end) =
+            (first.max(geometry.data_start_units()), (first + geometry.leaf_units()).min(self.known_end));
+        let mut found = false;
+        for extent in free_extents(words.as_deref(), first, start..end) {
+            match &mut self.quarantine {
+                Some(quarantine) => quarantine.push(extent),
+                None => {
+                    found = true;
+                    self.give_back(map.volume, extent)?;
+                }
+            }
+        }
+        self.loaded.insert(index);
+        Ok(found)
+    }
+
+    /// Makes the file longer, by `units` at least.
+    fn grow(&mut self, volume: &Volume, units: u64) -> Result<()> {
+        let geometry = volume.geometry;
+        let length = geometry.offset(self.end);
+        let step = geometry.units((length / 8).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX));
+        let mut result = Ok(());
+        for step in [step.max(units), units] {
+            let end = self.end + step;
+            if end > UNITS_MAX {
+                let source = io::Error::from(io::ErrorKind::FileTooLarge);
+                let path = volume.path.clone();
+                let operation = crate::error::Operation::Reserve;
+                return Err(Error::Io { operation, path, offset: 0, len_bytes: geometry.offset(end), source });
+            }
+            result = volume.io.reserve(geometry.offset(end));
+            if result.is_ok() {
+                let grown = Extent { start: self.end, len: step };
+                self.end = end;
+                return self.give_back(volume, grown);
+            }
+        }
+        result
+    }
+
+    /// Gives the free end of the file back to the file system, except for what growth would soon ask for again, or all.
+    pub(super) fn trim(&mut self, volume: &Volume, all: bool) -> Result<()> {
+        let geometry = volume.geometry;
+        let Some(last) = self.free.last().filter(|last| last.end() == self.end) else { return Ok(()) };
+        let kept =
+            if all { 0 } else { geometry.units(geometry.offset(last.start) / 8).max(geometry.units(GROWTH_BYTES_MIN)) };
+        let tail = Extent { start: last.start + kept, len: last.len.saturating_sub(kept) };
+        // Not for a little.
+        if tail.len == 0 || !all && last.len < kept * 2 || !self.free.take_range(tail) {
+            return Ok(());
+        }
+        if let Err(error) = volume.io.set_len(geometry.offset(tail.start)) {
+            self.give_back(volume, tail)?;
+            return Err(error);
+        }
+        self.end = tail.start;
+        self.known_end = self.known_end.min(self.end);
+        Ok(())
+    }
+}
+
+/// The runs of clear bits. `words` describe the units from `first` on; without any, all are clear.
+pub(super) fn free_extents(
+    words: Option<&[u64]>,
+    first: u64,
+    within: std::ops::Range<u64>,
+) -> impl Iterator<Item = Extent> {
+    let mut at = within.start;
+    std::iter::from_fn(move || {
+        let run_end = |from: u64, used: bool| {
+            let mut at = from;
+            while at < within.end {
+                let (word, bit) = ((at - first) / 64, (at - first) % 64);
+                let bits = words.map_or(0, |words| words[word as usize]);
+                let run = u64::from((if used { !bits } else { bits } >> bit).trailing_zeros()).min(64 - bit);
+                at += run;
+                if run < 64 - bit {
+                    break;
+                }
+            }
+            at.min(within.end)
+        };
+        let start = run_end(at, true);
+        at = run_end(start, false);
+        (at > start).then(|| Extent { start, len: at - start })
+    })
+}

@@ -1,0 +1,178 @@
+//! The page table in memory, filled from the file leaf by leaf as pages are asked for.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::volume::{Volume, check_len};
+use crate::error::{Error, Part, Result};
+use crate::format::{BlockAddr, Entry, NOT_LOADED, PageState, Tree};
+use crate::tree::{self, Words};
+
+/// Entries of pages.
+#[derive(Debug)]
+pub(super) struct Table {
+    words: Words,
+    /// No page has this number or a higher one.
+    limit: AtomicU64,
+}
+
+/// Where a table's leaves come from.
+pub(super) trait Source {
+    /// The root. It may be another one after each call.
+    fn tree(&self) -> Tree;
+    /// Calls `fill` while nobody else changes the table.
+    fn exclusively(&self, fill: &mut dyn FnMut());
+}
+
+impl Table {
+    pub(super) fn new(limit: u64) -> Self {
+        Table { words: Words::new(), limit: AtomicU64::new(limit) }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        // Pairs with the Release store in `raise_limit`: the entry of a page below the limit is there.
+        self.limit.load(Ordering::Acquire)
+    }
+
+    pub(super) fn raise_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Release);
+    }
+
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.words.memory_bytes()
+    }
+
+    /// Stores an entry. Callers take turns.
+    pub(super) fn store(&self, page: u64, entry: Entry) {
+        tree::store(self.words.get_or_make(page), entry);
+    }
+
+    /// The entry, if its leaf was read.
+    pub(super) fn loaded(&self, page: u64) -> Option<Entry> {
+        self.words.get(page).map(tree::load).filter(|entry| entry.0 != NOT_LOADED)
+    }
+
+    /// The entry of a page.
+    pub(super) fn entry(&self, volume: &Volume, source: &dyn Source, page: u64) -> Result<Entry> {
+        if page >= self.limit() {
+            return Ok(Entry::ABSENT);
+        }
+        loop {
+            if let Some(entry) = self.loaded(page) {
+                return Ok(entry);
+            }
+            self.load(volume, source, page / volume.geometry.leaf_pages())?;
+        }
+    }
+
+    /// Whether an entry is what it was, after the reads that came before in this thread.
+    pub(super) fn is_still(&self, page: u64, entry: Entry) -> bool {
+        self.words.is_still(page, entry)
+    }
+
+    /// Reads a leaf, unless it was read.
+    #[cold]
+    pub(super) fn load(&self, volume: &Volume, source: &dyn Source, leaf: u64) -> Result<()> {
+        let geometry = volume.geometry;
+        let first = leaf * geometry.leaf_pages();
+        loop {
+            let root = source.tree();
+            let entries = match decode_leaf(volume, &root, leaf) {
+                // The leaf was moved while it was read, and its old place is used again.
+                Err(_) if source.tree() != root => continue,
+                entries => entries?,
+            };
+            // A leaf that is in no table yet was not changed by anyone: all changes are made in the table.
+            source.exclusively(&mut || {
+                if self.loaded(first).is_none() {
+                    for (page, entry) in (first..).zip(&entries) {
+                        self.store(page, *entry);
+                    }
+                }
+            });
+            return Ok(());
+        }
+    }
+
+    /// Reads a page into a buffer of its length.
+    #[inline]
+    pub(super) fn read(&self, volume: &Volume, source: &dyn Source, page: u64, buf: &mut [u8]) -> Result<()> {
+        check_len(u64::from(volume.geometry.page_bytes), buf.len())?;
+        if page < self.limit()
+            && let Some(words) = self.words.get(page)
+        {
+            let entry = tree::load(words);
+            if let PageState::Stored { offset_units, sequence, checksum } = entry.state() {
+                let address = page_address(volume, offset_units, sequence, checksum);
+                let result = volume.io.read_at(address.offset, buf);
+                // The block was this page's all the while.
+                if tree::is_still(words, entry) && result.is_ok() {
+                    let whole = !volume.verify || volume.seeds.checksum(address.offset, sequence, buf) == checksum;
+                    if whole {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        self.read_otherwise(volume, source, page, buf)
+    }
+
+    /// A page whose leaf was not read, that is not there, never written, rewritten just now, or unreadable.
+    #[cold]
+    fn read_otherwise(&self, volume: &Volume, source: &dyn Source, page: u64, buf: &mut [u8]) -> Result<()> {
+        loop {
+            let entry = self.entry(volume, source, page)?;
+            match entry.state() {
+                PageState::Absent => return Err(Error::NoSuchPage { page }),
+                PageState::Zeros => {
+                    buf.fill(0);
+                    return Ok(());
+                }
+                PageState::Stored { offset_units, sequence, checksum } => {
+                    let address = page_address(volume, offset_units, sequence, checksum);
+                    let part = Part::Page(page);
+                    let result = volume.read_at(part, address.offset, buf).and_then(|()| match volume.verify {
+                        true => volume.prove(part, &address, buf),
+                        false => Ok(()),
+                    });
+                    // Both words are of the same write, and it was the page's when the read was over.
+                    let mut settled = None;
+                    source.exclusively(&mut || settled = self.loaded(page));
+                    if settled == Some(entry) {
+                        return result;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The address of a page's bytes.
+#[inline]
+pub(super) fn page_address(volume: &Volume, offset_units: u64, generation: u64, checksum: u32) -> BlockAddr {
+    let Volume { geometry, .. } = volume;
+    BlockAddr { offset: geometry.offset(offset_units), len_bytes: geometry.page_bytes, generation, checksum }
+}
+
+/// The entries of a leaf, in memory's form.
+pub(super) fn decode_leaf(volume: &Volume, root: &Tree, leaf: u64) -> Result<Vec<Entry>> {
+    let nodes = volume.nodes(Part::PageTable);
+    let Some(words) = tree::leaf(nodes, root, leaf)? else {
+        return Ok(vec![Entry::ABSENT; volume.geometry.leaf_pages() as usize]);
+    };
+    decode_entries(volume, &words).ok_or_else(|| {
+        let first = leaf * volume.geometry.leaf_pages();
+        nodes.corrupt(&root.root, format!("the leaf of page {first} has values that no page has"))
+    })
+}
+
+/// Nothing where the words are no entries.
+pub(super) fn decode_entries(volume: &Volume, words: &[u64]) -> Option<Vec<Entry>> {
+    let data_start = volume.geometry.data_start_units();
+    let decode = |words: &[u64; 2]| {
+        Entry::from_disk(*words).filter(|entry| match entry.state() {
+            PageState::Stored { offset_units, .. } => offset_units >= data_start,
+            _ => true,
+        })
+    };
+    words.as_chunks::<2>().0.iter().map(decode).collect()
+}

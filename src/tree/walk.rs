@@ -1,0 +1,75 @@
+//! Reading a tree.
+
+use super::{LEAVES_MAX, Nodes};
+use crate::error::Result;
+use crate::format::{Child, Tree};
+
+/// A node that a walk came to. It has not been read yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Node {
+    pub(crate) child: Child,
+    /// Levels above the leaves; 0 is a leaf.
+    pub(crate) height: u32,
+    /// The first leaf below it, or itself.
+    pub(crate) first_leaf: u64,
+}
+
+/// How a walk goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// To what is below, then to what is behind.
+    Down,
+    /// To what is behind.
+    Past,
+    /// No further.
+    Stop,
+}
+
+/// Visits the nodes that are there, from the one that has leaf `from` on, each before what is below it.
+///
+/// What `visit` gets is an address from the file; it says whether the node may be read.
+pub(crate) fn walk(
+    nodes: Nodes<'_>,
+    tree: &Tree,
+    from: u64,
+    visit: &mut dyn FnMut(&Node) -> Result<Flow>,
+) -> Result<()> {
+    let root = Node { child: tree.root, height: tree.height, first_leaf: 0 };
+    below(nodes, &root, from, visit).map(|_| ())
+}
+
+/// Whether the walk goes on.
+fn below(nodes: Nodes<'_>, node: &Node, from: u64, visit: &mut dyn FnMut(&Node) -> Result<Flow>) -> Result<bool> {
+    let span = nodes.span(node.height);
+    if node.child.is_none() || node.first_leaf.saturating_add(span) <= from || node.first_leaf >= LEAVES_MAX {
+        return Ok(true);
+    }
+    match visit(node)? {
+        Flow::Stop => return Ok(false),
+        Flow::Past => return Ok(true),
+        Flow::Down if node.height == 0 => return Ok(true),
+        Flow::Down => {}
+    }
+    let step = nodes.span(node.height - 1);
+    for (index, child) in (0..).zip(nodes.read_children(&node.child)?) {
+        let first_leaf = node.first_leaf.saturating_add(step.saturating_mul(index));
+        if !below(nodes, &Node { child, height: node.height - 1, first_leaf }, from, visit)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The words of one leaf, if it is there.
+pub(crate) fn leaf(nodes: Nodes<'_>, tree: &Tree, index: u64) -> Result<Option<Vec<u64>>> {
+    let (mut child, mut height) = (tree.root, tree.height);
+    if index >= nodes.span(height) {
+        return Ok(None);
+    }
+    while height > 0 && !child.is_none() {
+        height -= 1;
+        let place = index / nodes.span(height) % nodes.fanout();
+        child = nodes.read_children(&child)?[place as usize];
+    }
+    if child.is_none() { Ok(None) } else { nodes.read_leaf(&child).map(Some) }
+}
