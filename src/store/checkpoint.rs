@@ -104,7 +104,8 @@ pub(super) struct Cut {
 impl Store {
     /// Makes all that was written so far durable, as one. Reads and writes go on meanwhile.
     ///
-    /// It waits for a checkpoint that is under way. If nothing has changed it does nothing.
+    /// It waits for a checkpoint that is under way, so a thread that has a [`PendingCheckpoint`] must commit or drop
+    /// that first. If nothing has changed it does nothing.
     ///
     /// # Errors
     ///
@@ -168,7 +169,7 @@ impl Store {
     /// [`Error::NoSuchCheckpoint`], [`Error::Poisoned`].
     pub fn drop_checkpoint(&self, name: &str) -> Result<()> {
         self.inner.check_writable()?;
-        let mut meta = self.inner.lock_between_checkpoints();
+        let mut meta = self.inner.meta.lock();
         if meta.names.find(name).is_none() || meta.dropped.iter().any(|dropped| dropped == name) {
             return Err(Error::NoSuchCheckpoint { name: name.to_owned() });
         }
@@ -205,7 +206,11 @@ impl PendingCheckpoint<'_> {
             }
             Err(error) => {
                 tracing::warn!(%error, "a checkpoint failed");
-                undo(self.inner, cut);
+                match self.inner.check_writable() {
+                    Ok(()) => undo(self.inner, cut),
+                    // Its slot may be on the device. So nothing that it has may be used for anything else.
+                    Err(_) => end(self.inner, self.inner.meta.lock()),
+                }
                 Err(error)
             }
         }
@@ -233,11 +238,12 @@ fn publish(
     report.generation = committed.slot.generation;
     meta.committed = committed.slot;
     meta.names = committed.names;
-    meta.deferred.extend(committed.freed);
-    let released = inner.release(&mut meta);
+    drop(meta);
+    report.publish_ns = nanoseconds(locked.elapsed());
+    let released = inner.release(committed.freed);
+    let mut meta = inner.meta.lock();
     let trimmed = meta.space.trim(&inner.volume, pack);
     end(inner, meta);
-    report.publish_ns = nanoseconds(locked.elapsed());
     report.commit_ns = nanoseconds(start.elapsed());
     tracing::debug!(?report, "a checkpoint is durable");
     // It is durable whatever these say.

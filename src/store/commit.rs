@@ -277,7 +277,7 @@ impl Commit<'_> {
         for old in replaced {
             self.free_for_good(old.offset_units, self.node_units(), old.generation);
         }
-        self.load_freed()?;
+        self.load_map(&leaves)?;
 
         let mut on: Vec<_> = self.used.iter().chain(&sink.placed).copied().collect();
         let mut off: Vec<_> = self.freed_for_good.iter().map(|freed| freed.extent).collect();
@@ -300,12 +300,15 @@ impl Commit<'_> {
         Ok(tree)
     }
 
-    /// Reads the last map where something becomes free, so that it can be made free in memory.
-    fn load_freed(&self) -> Result<()> {
-        let mut meta = self.inner.meta.lock();
-        let meta = &mut *meta;
-        let map = Map { volume: &self.inner.volume, tree: &meta.committed.space };
-        self.freed_for_good.iter().try_for_each(|freed| meta.space.load_around(map, freed.extent))
+    /// Reads these leaves of the last map, so that what is in them can be made free in memory.
+    fn load_map(&self, leaves: &[u64]) -> Result<()> {
+        for leaf in leaves {
+            let mut meta = self.inner.meta.lock();
+            let meta = &mut *meta;
+            let map = Map { volume: &self.inner.volume, tree: &meta.committed.space };
+            meta.space.load(map, *leaf)?;
+        }
+        Ok(())
     }
 }
 

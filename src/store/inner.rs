@@ -26,6 +26,9 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{Entry, NAME_BYTES_MAX, Names, PageState, RECORD_BYTES, SEQUENCE_MAX, Slot};
 
+/// What others wait for at most when space becomes free.
+const RELEASED_AT_ONCE: usize = 128;
+
 /// A store that is open for writing.
 #[derive(Debug)]
 pub(super) struct Inner {
@@ -44,6 +47,8 @@ pub(super) struct Inner {
 pub(super) struct Meta {
     /// The last checkpoint.
     pub(super) committed: Slot,
+    /// The last checkpoint when the store was opened.
+    pub(super) opened_generation: u64,
     pub(super) names: Names,
     pub(super) space: Space,
     /// Pages changed since the last cut.
@@ -103,6 +108,7 @@ impl Inner {
             checkpoint_ended: Condvar::new(),
             meta: Mutex::new(Meta {
                 live_pages: committed.pages.root.count,
+                opened_generation: committed.generation,
                 committed,
                 names,
                 space,
@@ -117,6 +123,10 @@ impl Inner {
             }),
             volume,
         }
+    }
+
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.poison.get().is_some()
     }
 
     pub(super) fn check_writable(&self) -> Result<()> {
@@ -206,14 +216,28 @@ impl Inner {
         (table + map + held) * geometry.node_units() + geometry.units(RECORD_BYTES as u64) + names
     }
 
-    /// Moves what nobody reads anymore from the deferred to the free.
-    pub(super) fn release(&self, meta: &mut Meta) -> Result<()> {
-        let locked = self.foreign_readers(meta.committed.generation)?;
-        if meta.space.is_quarantined() && locked.is_empty() {
-            meta.space.end_quarantine(&self.volume)?;
+    /// Makes free what the last checkpoint does not have, and what was deferred, as far as nobody reads it.
+    ///
+    /// There can be much of it, so those who wait for the lock get their turns in between.
+    pub(super) fn release(&self, mut freed: Vec<Freed>) -> Result<()> {
+        let mut meta = self.meta.lock();
+        freed.append(&mut meta.deferred);
+        let locked = match self.foreign_readers(meta.committed.generation) {
+            Ok(locked) => locked,
+            Err(error) => {
+                meta.deferred = freed;
+                return Err(error);
+            }
+        };
+        if !locked.iter().any(|generation| *generation < meta.opened_generation) {
+            for extent in meta.space.end_quarantine() {
+                self.free_now(&mut meta, extent);
+            }
         }
-        let deferred = std::mem::take(&mut meta.deferred);
-        for freed in deferred {
+        for (index, freed) in freed.into_iter().enumerate() {
+            if index % RELEASED_AT_ONCE == RELEASED_AT_ONCE - 1 {
+                MutexGuard::bump(&mut meta);
+            }
             let by_snapshot =
                 meta.snapshots.iter().any(|(generation, (sequence, _))| freed.is_seen_by(*generation, *sequence));
             // A lock does not say how far its sequence goes.
@@ -221,7 +245,7 @@ impl Inner {
             if by_snapshot || by_others {
                 meta.deferred.push(freed);
             } else {
-                meta.space.give_back(&self.volume, freed.extent)?;
+                self.free_now(&mut meta, freed.extent);
             }
         }
         Ok(())

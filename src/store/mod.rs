@@ -164,9 +164,9 @@ impl Store {
 impl Drop for Inner {
     fn drop(&mut self) {
         // Free space at the end is in no checkpoint, so nobody misses it.
-        let meta = self.meta.get_mut();
         if self.volume.lock.is_some()
-            && let Err(error) = meta.space.trim(&self.volume, true)
+            && !self.is_poisoned()
+            && let Err(error) = self.meta.get_mut().space.trim(&self.volume, true)
         {
             tracing::debug!(%error, "the file was not shortened");
         }

@@ -61,7 +61,8 @@ impl Drop for Hold {
                 meta.snapshots.remove(generation);
             }
         }
-        if let Err(error) = inner.release(&mut meta) {
+        drop(meta);
+        if let Err(error) = inner.release(Vec::new()) {
             tracing::warn!(%error, "space was not given back");
         }
     }

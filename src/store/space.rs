@@ -75,12 +75,9 @@ impl Space {
         self.quarantine.is_some()
     }
 
-    /// Nobody reads anymore what was free when the store was opened.
-    pub(super) fn end_quarantine(&mut self, volume: &Volume) -> Result<()> {
-        for extent in self.quarantine.take().into_iter().flatten() {
-            self.give_back(volume, extent)?;
-        }
-        Ok(())
+    /// Nobody reads anymore what was free when the store was opened. What was kept back is to be given back.
+    pub(super) fn end_quarantine(&mut self) -> Vec<Extent> {
+        self.quarantine.take().unwrap_or_default()
     }
 
     /// One piece of `least` to `most` units.
@@ -188,7 +185,7 @@ impl Space {
     }
 
     /// Reads a leaf of the map, unless it was read. Says whether that made anything free.
-    fn load(&mut self, map: Map<'_>, index: u64) -> Result<bool> {
+    pub(super) fn load(&mut self, map: Map<'_>, index: u64) -> Result<bool> {
         let geometry = map.volume.geometry;
         if self.loaded.contains(&index) {
             return Ok(false);
