@@ -256,3 +256,33 @@ fn salvage_saves_what_is_whole() {
     check_saved(&[3, 500], &report);
     assert_eq!(std::fs::read(&path).unwrap(), damaged, "the damaged file is only read");
 }
+
+#[test]
+fn a_closed_store_has_no_free_end_and_needs_none_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let len = || std::fs::metadata(&path).unwrap().len();
+    let store = Store::options().create(&path).unwrap();
+    let page = store.pages().allocate().unwrap();
+    store.pages().write(page, &filled(1)).unwrap();
+    store.checkpoint(CheckpointOptions::new()).unwrap();
+    assert!(len() >= 1 << 20, "it grows ahead of need");
+    drop(store);
+    let closed = len();
+    assert!(closed < 100_000, "{closed}");
+    for round in 2..5 {
+        let before = len();
+        let store = Store::options().open(&path).unwrap();
+        assert_eq!(len(), before);
+        check(&store);
+        store.pages().write(page, &filled(round)).unwrap();
+        store.checkpoint(CheckpointOptions::new()).unwrap();
+        check(&store);
+        drop(store);
+        assert!(len() < 3 * closed, "{}", len());
+        let store = Store::options().open(&path).unwrap();
+        let mut buf = vec![0; 4096];
+        store.pages().read(page, &mut buf).unwrap();
+        assert_eq!(buf, filled(round));
+    }
+}

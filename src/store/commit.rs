@@ -107,7 +107,7 @@ impl Commit<'_> {
         if slot.record_units > 0 {
             self.free_for_good(slot.record_units, record_units, 0);
         }
-        slot.record_units = sink.place_other(record_units)?.start;
+        slot.record_units = sink.place_units(record_units)?.start;
         slot.space = self.write_space_map(&slot, sink)?;
         slot.end_units = self.inner.meta.lock().space.end();
         slot.sequence = self.inner.sequence();
@@ -237,7 +237,7 @@ impl Commit<'_> {
         }
         let bytes = kept.encode();
         let count = bytes.len() as u64;
-        let offset_units = sink.place_other(geometry.units(count))?.start;
+        let offset_units = sink.place_units(geometry.units(count))?.start;
         let generation = self.inner.next_sequence()?;
         let offset = geometry.offset(offset_units);
         let checksum = self.inner.volume.seeds.checksum(offset, generation, &bytes);

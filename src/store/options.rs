@@ -15,6 +15,7 @@ use crate::format::{Geometry, HEADER_BYTES, Names, SLOT_OFFSETS, Slot, Superbloc
 use crate::io::{BlockIo, SyncKind};
 use crate::options::IoOptions;
 use crate::sys::lock::LockFile;
+use crate::tree::{self, Flow};
 
 /// Whether what is read is held against its checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -227,7 +228,7 @@ impl StoreOptions {
         let volume = Arc::new(Volume::new(io, path, lock, superblock, self.verifies()));
         let slot = volume.newest_slot()?;
         let names = read_names(&volume, &slot)?;
-        let end = slot.end_units.max(volume.io.len()? / u64::from(volume.geometry.unit_bytes));
+        let end = end_units(&volume, &slot)?;
         let last = slot.generation;
         let inner = Inner::new(volume.clone(), slot, names, Space::new(end, self.fit, false));
         // They may read what is free now.
@@ -237,6 +238,31 @@ impl StoreOptions {
         }
         Ok(Store { inner: Arc::new(inner) })
     }
+}
+
+/// The end of the space to use. The file may have been cut off behind what is in use since the checkpoint, or it may
+/// have grown.
+fn end_units(volume: &Volume, slot: &Slot) -> Result<u64> {
+    let file_units = volume.io.len()? / u64::from(volume.geometry.unit_bytes);
+    if file_units >= slot.end_units {
+        return Ok(file_units);
+    }
+    let nodes = volume.nodes(Part::SpaceMap);
+    let mut last = None;
+    tree::walk(nodes, &slot.space, 0, &mut |node| {
+        if node.height == 0 && node.child.count > 0 {
+            last = Some((node.child, node.first_leaf));
+        }
+        Ok(Flow::Down)
+    })?;
+    let Some((child, leaf)) = last else { return Ok(file_units.max(volume.geometry.data_start_units())) };
+    let words = nodes.read_leaf(&child)?;
+    let bits = words.iter().rposition(|word| *word != 0).map_or(0, |index| {
+        let end = 64 - words[index].leading_zeros();
+        index as u64 * 64 + u64::from(end)
+    });
+    let used = leaf.saturating_mul(volume.geometry.leaf_units()).saturating_add(bits);
+    Ok(file_units.max(used.min(slot.end_units)))
 }
 
 /// The first checkpoint: nothing.

@@ -7,8 +7,8 @@ use crate::extent::Extent;
 use crate::format::Child;
 use crate::tree::NodeSink;
 
-/// Space is taken for so many nodes at once, where there is as much in one piece.
-const NODES_AT_ONCE: u64 = 64;
+/// So many units are taken at once, where there are as many in one piece.
+const UNITS_AHEAD: u64 = 64;
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// Nodes on their way to the file. Whatever it took and did not use, [`Sink::unused`] has.
@@ -48,22 +48,19 @@ impl<'a> Sink<'a> {
 
     /// Space for one node, noted as placed.
     pub(super) fn plan(&mut self) -> Result<Extent> {
-        let node_units = self.inner.volume.geometry.node_units();
-        if self.ahead.len < node_units {
-            self.give_back_ahead();
-            let most = if self.pack { node_units } else { NODES_AT_ONCE * node_units };
-            self.ahead = self.take(most, node_units)?;
-        }
-        let extent = Extent { start: self.ahead.start, len: node_units };
-        self.ahead.start += node_units;
-        self.ahead.len -= node_units;
-        self.placed.push(extent);
-        Ok(extent)
+        self.place_units(self.inner.volume.geometry.node_units())
     }
 
-    /// Space for something that is no node, noted as placed.
-    pub(super) fn place_other(&mut self, units: u64) -> Result<Extent> {
-        let extent = self.take(units, units)?;
+    /// Space in one piece, noted as placed.
+    pub(super) fn place_units(&mut self, units: u64) -> Result<Extent> {
+        if self.ahead.len < units {
+            self.give_back_ahead();
+            let most = if self.pack { units } else { units.max(UNITS_AHEAD) };
+            self.ahead = self.take(most, units)?;
+        }
+        let extent = Extent { start: self.ahead.start, len: units };
+        self.ahead.start += units;
+        self.ahead.len -= units;
         self.placed.push(extent);
         Ok(extent)
     }
