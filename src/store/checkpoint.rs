@@ -94,6 +94,7 @@ pub(super) struct Cut {
     pub(super) changes: BTreeMap<u64, Entry>,
     pub(super) blocks: BTreeMap<u64, BlockChange>,
     pub(super) dropped: Vec<String>,
+    pub(super) node_generation: u64,
     pub(super) page_limit: u64,
     pub(super) cookie: Vec<u8>,
     pub(super) name: Option<String>,
@@ -149,11 +150,15 @@ impl Store {
             return Ok(PendingCheckpoint { inner, cut: None, cut_took: start.elapsed() });
         }
         let move_nodes_from = if options.pack { Some(inner.packed_units(&mut meta)?) } else { None };
+        // The number of all its nodes. What is written from now on has higher ones.
+        let node_generation = inner.next_sequence()?;
         meta.checkpoint_runs = true;
         let cut = Cut {
+            node_generation,
             changes: std::mem::take(&mut meta.changes),
             blocks: std::mem::take(&mut meta.blocks),
-            dropped: std::mem::take(&mut meta.dropped),
+            // Until they are gone nobody can drop them again.
+            dropped: meta.dropped.clone(),
             page_limit: inner.table.limit(),
             cookie,
             name: options.name,
@@ -202,7 +207,7 @@ impl PendingCheckpoint<'_> {
                     pages_changed: cut.changes.len() as u64,
                     ..committed.report
                 };
-                publish(self.inner, committed, report, cut.move_nodes_from.is_some(), start)
+                publish(self.inner, committed, report, &cut, start)
             }
             Err(error) => {
                 tracing::warn!(%error, "a checkpoint failed");
@@ -230,19 +235,22 @@ fn publish(
     inner: &Inner,
     committed: Committed,
     mut report: CheckpointReport,
-    pack: bool,
+    cut: &Cut,
     start: Instant,
 ) -> Result<CheckpointReport> {
     let mut meta = inner.meta.lock();
     let locked = Instant::now();
     report.generation = committed.slot.generation;
     meta.committed = committed.slot;
+    let (generation, sequence) = (meta.committed.generation, meta.committed.sequence);
+    meta.sequences.insert(generation, sequence);
     meta.names = committed.names;
+    meta.dropped.retain(|name| !cut.dropped.contains(name));
     drop(meta);
     report.publish_ns = nanoseconds(locked.elapsed());
     let released = inner.release(committed.freed);
     let mut meta = inner.meta.lock();
-    let trimmed = meta.space.trim(&inner.volume, pack);
+    let trimmed = meta.space.trim(&inner.volume, cut.move_nodes_from.is_some());
     end(inner, meta);
     report.commit_ns = nanoseconds(start.elapsed());
     tracing::debug!(?report, "a checkpoint is durable");
@@ -276,7 +284,6 @@ fn undo(inner: &Inner, cut: Cut) {
             meta_ref.blocks.insert(start, block);
         }
     }
-    meta_ref.dropped.extend(cut.dropped);
     end(inner, meta);
 }
 

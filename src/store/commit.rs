@@ -45,7 +45,7 @@ pub(super) fn commit(inner: &Inner, cut: &Cut) -> Result<Committed> {
     let generation = last.generation + 1;
     let mut commit =
         Commit { inner, cut, last, generation, used: Vec::new(), freed: Vec::new(), freed_for_good: Vec::new() };
-    let mut sink = Sink::new(inner, cut.move_nodes_from.is_some());
+    let mut sink = Sink::new(inner, cut);
     let slot = match commit.write_all(&names, &mut sink) {
         Ok(made) => made,
         Err(error) => {
@@ -82,6 +82,7 @@ impl Commit<'_> {
         let pages = self.write_page_table(sink)?;
         self.take_block_changes();
         let mut slot = Slot { generation: self.generation, pages, ..self.last.clone() };
+        slot.sequence = self.cut.node_generation + 1;
         slot.page_limit = self.cut.page_limit;
         slot.cookie.clone_from(&self.cut.cookie);
         slot.raw_units = self.raw_units();
@@ -93,7 +94,7 @@ impl Commit<'_> {
             kept.0.push(Name {
                 name: name.clone(),
                 generation: self.generation,
-                sequence: self.inner.sequence(),
+                sequence: slot.sequence,
                 page_limit: slot.page_limit,
                 pages,
                 cookie: slot.cookie.clone(),
@@ -105,12 +106,12 @@ impl Commit<'_> {
         }
         let record_units = self.inner.volume.geometry.units(RECORD_BYTES as u64);
         if slot.record_units > 0 {
-            self.free_for_good(slot.record_units, record_units, 0);
+            // It has no number of its own: it is the last checkpoint's and no older one's.
+            self.free_for_good(slot.record_units, record_units, self.last.sequence.saturating_sub(1));
         }
         slot.record_units = sink.place_units(record_units)?.start;
         slot.space = self.write_space_map(&slot, sink)?;
         slot.end_units = self.inner.meta.lock().space.end();
-        slot.sequence = self.inner.sequence();
 
         let record = Record { superblock: self.inner.volume.superblock, slot: slot.clone() }.encode();
         sink.append(self.inner.volume.geometry.offset(slot.record_units), &record)?;
@@ -238,7 +239,7 @@ impl Commit<'_> {
         let bytes = kept.encode();
         let count = bytes.len() as u64;
         let offset_units = sink.place_units(geometry.units(count))?.start;
-        let generation = self.inner.next_sequence()?;
+        let generation = self.cut.node_generation;
         let offset = geometry.offset(offset_units);
         let checksum = self.inner.volume.seeds.checksum(offset, generation, &bytes);
         sink.append(offset, &bytes)?;

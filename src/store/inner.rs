@@ -59,6 +59,9 @@ pub(super) struct Meta {
     pub(super) dropped: Vec<String>,
     /// Whether a cut was made and has not ended.
     pub(super) checkpoint_runs: bool,
+    /// The sequences of checkpoints since the store was opened, by generation: those that tell how far the checkpoints
+    /// go that other processes read.
+    pub(super) sequences: BTreeMap<u64, u64>,
     /// Free in the last checkpoint, but read by snapshots or other processes.
     pub(super) deferred: Vec<Freed>,
     /// Open snapshots of this process: generation to sequence and how many.
@@ -109,6 +112,7 @@ impl Inner {
             meta: Mutex::new(Meta {
                 live_pages: committed.pages.root.count,
                 opened_generation: committed.generation,
+                sequences: BTreeMap::from([(committed.generation, committed.sequence)]),
                 committed,
                 names,
                 space,
@@ -202,18 +206,19 @@ impl Inner {
         }
     }
 
-    /// What the next checkpoint may need for nodes, at most, so that a full disk does not keep it from being made.
+    /// What the next two checkpoints may need for nodes, at most, so that a full disk does not keep them from being
+    /// made: one that has what was written, and one that makes room. Freeing is not refused, and may touch every leaf.
     pub(super) fn reserve_units(&self, meta: &Meta) -> u64 {
         let geometry = self.volume.geometry;
         let inner = |leaves: u64| leaves + leaves.div_ceil(64) + 8;
-        let (pages, blocks) = (meta.changes.len() as u64 + 1, meta.blocks.len() as u64 + 1);
-        let table = inner(pages.min(self.table.limit() / geometry.leaf_pages() + 1));
-        // Each change sets bits and clears bits, and so do the nodes.
-        let map = inner((2 * (pages + blocks) + 2 * table).min(meta.space.end() / geometry.leaf_units() + 2));
+        let table = inner(self.table.limit() / geometry.leaf_pages() + 1);
+        let map = inner(meta.space.end() / geometry.leaf_units() + 2);
         let kept = meta.names.0.len() as u64;
-        let held = if kept == 0 { 0 } else { inner((pages + blocks + table) / geometry.leaf_held() + 2) };
+        let changes = (meta.changes.len() + meta.blocks.len()) as u64;
+        let live = meta.live_pages + meta.committed.raw_units + meta.committed.held.root.count;
+        let held = if kept == 0 { 0 } else { inner((live + changes + table) / geometry.leaf_held() + 2) };
         let names = geometry.units((kept + 1) * (NAME_BYTES_MAX as u64 + 1200));
-        (table + map + held) * geometry.node_units() + geometry.units(RECORD_BYTES as u64) + names
+        2 * ((table + map + held) * geometry.node_units() + geometry.units(RECORD_BYTES as u64) + names)
     }
 
     /// Makes free what the last checkpoint does not have, and what was deferred, as far as nobody reads it.
@@ -234,14 +239,19 @@ impl Inner {
                 self.free_now(&mut meta, extent);
             }
         }
+        // A lock does not say how far its sequence goes: no further than that of the first checkpoint from it on.
+        let known =
+            |generation: u64| meta.sequences.range(generation..).next().map_or((0, u64::MAX), |(g, s)| (*g, *s));
+        let readers: Vec<_> = locked.into_iter().map(|generation| (generation, known(generation))).collect();
+        let last = meta.committed.generation;
+        meta.sequences.retain(|known, _| *known == last || readers.iter().any(|(_, (needed, _))| needed == known));
         for (index, freed) in freed.into_iter().enumerate() {
             if index % RELEASED_AT_ONCE == RELEASED_AT_ONCE - 1 {
                 MutexGuard::bump(&mut meta);
             }
             let by_snapshot =
                 meta.snapshots.iter().any(|(generation, (sequence, _))| freed.is_seen_by(*generation, *sequence));
-            // A lock does not say how far its sequence goes.
-            let by_others = locked.iter().any(|generation| freed.is_seen_by(*generation, u64::MAX));
+            let by_others = readers.iter().any(|(generation, (_, sequence))| freed.is_seen_by(*generation, *sequence));
             if by_snapshot || by_others {
                 meta.deferred.push(freed);
             } else {
@@ -275,8 +285,7 @@ impl Inner {
 }
 
 impl Freed {
-    /// Whether the checkpoint of this generation, whose numbers are all below `sequence`, may have it. It does not
-    /// where that was written while the checkpoint was committed.
+    /// Whether the checkpoint of this generation, all of whose numbers are below `sequence`, has it.
     pub(super) fn is_seen_by(&self, generation: u64, sequence: u64) -> bool {
         self.birth < sequence && generation < self.death
     }

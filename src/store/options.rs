@@ -11,7 +11,7 @@ use super::volume::{Volume, WRITER_BYTE, read_superblocks, superblock};
 use crate::checksum::ChecksumKind;
 use crate::error::{Error, Operation, Part, Result};
 use crate::extent::Fit;
-use crate::format::{Geometry, HEADER_BYTES, Names, SLOT_OFFSETS, Slot, Superblock};
+use crate::format::{Geometry, HEADER_BYTES, Names, SLOT_BYTES, SLOT_OFFSETS, Slot, Superblock};
 use crate::io::{BlockIo, SyncKind};
 use crate::options::IoOptions;
 use crate::sys::lock::LockFile;
@@ -228,6 +228,7 @@ impl StoreOptions {
         let volume = Arc::new(Volume::new(io, path, lock, superblock, self.verifies()));
         let slot = volume.newest_slot()?;
         let names = read_names(&volume, &slot)?;
+        settle_slot(&volume, &slot)?;
         let end = end_units(&volume, &slot)?;
         let last = slot.generation;
         let inner = Inner::new(volume.clone(), slot, names, Space::new(end, self.fit, false));
@@ -278,7 +279,8 @@ pub(super) fn empty_slot(superblock: &Superblock) -> Slot {
 
 /// Writes all but the superblock, and makes that durable; then the superblock, so that a file that has one is a store.
 pub(super) fn write_header(io: &dyn BlockIo, superblock: &Superblock, slot: &Slot) -> Result<()> {
-    io.set_len(superblock.geometry.offset(slot.end_units).max(HEADER_BYTES))?;
+    // A slot that has no space behind it could not be written on a full disk.
+    io.reserve(superblock.geometry.offset(slot.end_units).max(HEADER_BYTES))?;
     let copy = slot.encode();
     io.write_at(SLOT_OFFSETS[slot.generation as usize % 2], &[copy, copy].concat())?;
     io.sync(SyncKind::Data)?;
@@ -297,6 +299,21 @@ fn heal_superblocks(io: &dyn BlockIo, superblock: &Superblock) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the last checkpoint durable, and whole where one of its copies is damaged.
+///
+/// Whoever wrote it may have died before it was on the device, or have been told that it is not; then what is read is
+/// only in the system's memory, where a failed sync may have left it without any intent to write it. If space of the
+/// checkpoint before was used again, and then this one was lost, there would be none.
+fn settle_slot(volume: &Volume, slot: &Slot) -> Result<()> {
+    let first = SLOT_OFFSETS[slot.generation as usize % 2];
+    // Never over the only copy that is whole.
+    let first_is_whole =
+        volume.slots()?.iter().any(|(offset, copy)| *offset == first && copy.as_ref().ok() == Some(slot));
+    let offset = if first_is_whole { first + SLOT_BYTES as u64 } else { first };
+    volume.io.write_at(offset, &slot.encode())?;
+    volume.io.sync(SyncKind::Data)
 }
 
 pub(super) fn read_names(volume: &Volume, slot: &Slot) -> Result<Names> {

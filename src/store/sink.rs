@@ -1,5 +1,6 @@
 //! Where a checkpoint's nodes go: free space in long pieces, written in long pieces.
 
+use super::checkpoint::Cut;
 use super::inner::Inner;
 use super::space::{Map, Purpose};
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub(super) struct Sink<'a> {
     inner: &'a Inner,
     /// Whether everything goes as low as can be.
     pack: bool,
+    /// Every node's.
+    generation: u64,
     /// Taken, and not placed yet.
     ahead: Extent,
     /// Where the nodes are that were placed.
@@ -31,10 +34,11 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(inner: &'a Inner, pack: bool) -> Self {
+    pub(super) fn new(inner: &'a Inner, cut: &Cut) -> Self {
         Sink {
             inner,
-            pack,
+            pack: cut.move_nodes_from.is_some(),
+            generation: cut.node_generation,
             ahead: Extent { start: 0, len: 0 },
             placed: Vec::new(),
             replaced: Vec::new(),
@@ -115,7 +119,7 @@ impl NodeSink for Sink<'_> {
             Some(start) => start,
             None => self.plan()?.start,
         };
-        Ok((start, self.inner.next_sequence()?))
+        Ok((start, self.generation))
     }
 
     fn write(&mut self, offset_units: u64, bytes: &[u8]) -> Result<()> {
