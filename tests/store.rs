@@ -286,3 +286,54 @@ fn a_closed_store_has_no_free_end_and_needs_none_when_it_is_opened() {
         assert_eq!(buf, filled(round));
     }
 }
+
+#[test]
+fn the_page_table_of_a_kept_checkpoint_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::options().create(dir.path().join("store")).unwrap();
+    let pages = store.pages();
+    let page = pages.allocate().unwrap();
+    pages.write(page, &filled(0)).unwrap();
+    store.checkpoint(CheckpointOptions::new().keep_as("first")).unwrap();
+    for round in 1..6 {
+        pages.write(page, &filled(round)).unwrap();
+        store.checkpoint(CheckpointOptions::new()).unwrap();
+    }
+    let mut buf = vec![0; 4096];
+    store.snapshot_of("first").unwrap().read(page, &mut buf).unwrap();
+    assert_eq!(buf, filled(0));
+}
+
+#[test]
+fn a_block_is_freed_once_whatever_still_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = Store::options().create(&path).unwrap();
+    let blocks = store.blocks();
+    let held = blocks.write(&[1; 5000]).unwrap();
+    store.checkpoint(CheckpointOptions::new().keep_as("first")).unwrap();
+    let pending = blocks.write(&[2; 5000]).unwrap();
+    store.checkpoint(CheckpointOptions::new()).unwrap();
+    let refused = |store: &Store| {
+        for address in [&held, &pending] {
+            assert!(matches!(store.blocks().free(address), Err(Error::InvalidAddress { .. })));
+        }
+        check(store);
+    };
+    blocks.free(&held).unwrap();
+    let cut = store.begin_checkpoint(CheckpointOptions::new()).unwrap();
+    blocks.free(&pending).unwrap();
+    assert!(blocks.free(&held).is_err() && blocks.free(&pending).is_err());
+    cut.commit().unwrap();
+    refused(&store);
+    store.checkpoint(CheckpointOptions::new()).unwrap();
+    refused(&store);
+    store.checkpoint(CheckpointOptions::new()).unwrap();
+    drop((blocks, store));
+    let store = Store::options().open(&path).unwrap();
+    refused(&store);
+    store.drop_checkpoint("first").unwrap();
+    assert!(matches!(store.drop_checkpoint("first"), Err(Error::NoSuchCheckpoint { .. })));
+    store.checkpoint(CheckpointOptions::new()).unwrap();
+    refused(&store);
+}

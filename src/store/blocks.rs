@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Store;
+use super::held;
 use super::inner::{BlockChange, Inner};
 use super::space::Map;
-use super::volume::check_len;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{BlockAddr, HEADER_BYTES};
@@ -72,6 +72,16 @@ impl Blocks {
         self.inner.volume.read_block(address, buf)
     }
 
+    /// A block's bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Blocks::read`]. An address that reaches past the end of the file is [`Error::Corrupt`] before any memory is
+    /// asked for.
+    pub fn read_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
+        self.inner.volume.read_block_vec(address)
+    }
+
     /// Makes an end of a block. Its space is used again when a checkpoint without it is durable, and no snapshot has
     /// it.
     ///
@@ -99,15 +109,22 @@ impl Blocks {
             }
             Some(change) if !change.live => invalid(format!("{address} was freed")),
             Some(_) => {
-                // No checkpoint has it.
+                // No checkpoint has it, so it is free at once.
                 meta.blocks.remove(&extent.start);
                 inner.free_now(meta, extent);
                 Ok(())
             }
             None => {
                 meta.space.load_around(Map { volume: &inner.volume, tree: &meta.committed.space }, extent)?;
-                if meta.space.overlaps(extent) {
-                    return invalid(format!("{address} was freed"));
+                if !meta.held_is_known {
+                    for held in held::read(&inner.volume, &meta.committed.held)? {
+                        // What is there already was freed since.
+                        let _ = meta.leaving.insert(held.extent);
+                    }
+                    meta.held_is_known = true;
+                }
+                if meta.space.overlaps(extent) || meta.leaving.insert(extent).is_err() {
+                    return invalid(format!("some of {address} was freed"));
                 }
                 let change = BlockChange { units, generation: address.generation, live: false };
                 meta.blocks.insert(extent.start, change);
@@ -124,7 +141,15 @@ impl super::Snapshot {
     ///
     /// As [`Blocks::read`].
     pub fn read_block(&self, address: &BlockAddr, buf: &mut [u8]) -> Result<()> {
-        check_len(u64::from(address.len_bytes), buf.len())?;
         self.volume().read_block(address, buf)
+    }
+
+    /// The bytes of a block that was in the checkpoint: [`Blocks::read_vec`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Blocks::read_vec`].
+    pub fn read_block_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
+        self.volume().read_block_vec(address)
     }
 }

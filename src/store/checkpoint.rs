@@ -33,6 +33,13 @@ pub struct CheckpointOptions {
 }
 
 impl CheckpointOptions {
+    /// A root cookie is at most so long.
+    pub const COOKIE_BYTES_MAX: usize = COOKIE_BYTES_MAX;
+    /// A name is at most so long, in bytes of UTF-8.
+    pub const NAME_BYTES_MAX: usize = NAME_BYTES_MAX;
+    /// At most so many checkpoints are kept.
+    pub const KEPT_MAX: usize = NAMES_MAX;
+
     /// No name, and the cookie of the last checkpoint.
     #[must_use]
     pub fn new() -> Self {
@@ -117,8 +124,9 @@ impl Store {
 
     /// Fixes what the next checkpoint will have: what was written before, and nothing that is written later.
     ///
-    /// An embedder whose writes belong together keeps them out for this call only, which takes a time that does not
-    /// depend on the size of the store or on how much changed.
+    /// What was allocated and written before is kept whether or not anything refers to it. So an embedder whose writes
+    /// belong together does not call this between them. Its writers wait for this call only, which takes a time that
+    /// does not depend on the size of the store or on how much changed, once a checkpoint that is under way has ended.
     ///
     /// # Errors
     ///
@@ -279,7 +287,9 @@ fn undo(inner: &Inner, cut: Cut) {
     for (start, block) in cut.blocks {
         if meta_ref.blocks.get(&start).is_some_and(|change| !change.live) {
             meta_ref.blocks.remove(&start);
-            inner.free_now(meta_ref, Extent { start, len: block.units });
+            let extent = Extent { start, len: block.units };
+            meta_ref.leaving.take_range(extent);
+            inner.free_now(meta_ref, extent);
         } else {
             meta_ref.blocks.insert(start, block);
         }

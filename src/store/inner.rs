@@ -23,7 +23,7 @@ use super::space::{Map, Purpose, Space};
 use super::table::Table;
 use super::volume::{READERS_BYTE, Volume};
 use crate::error::{Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, FreeSpace};
 use crate::format::{Entry, NAME_BYTES_MAX, Names, PageState, RECORD_BYTES, SEQUENCE_MAX, Slot};
 
 /// What others wait for at most when space becomes free.
@@ -55,6 +55,10 @@ pub(super) struct Meta {
     pub(super) changes: BTreeMap<u64, Entry>,
     /// Blocks written or freed since the last cut, by their first unit.
     pub(super) blocks: BTreeMap<u64, BlockChange>,
+    /// What the embedder has freed and what is not free yet, since a checkpoint or a reader has it.
+    pub(super) leaving: FreeSpace,
+    /// Whether what the held list had when the store was opened is among that.
+    pub(super) held_is_known: bool,
     /// Names to be dropped by the next checkpoint.
     pub(super) dropped: Vec<String>,
     /// Whether a cut was made and has not ended.
@@ -118,6 +122,8 @@ impl Inner {
                 space,
                 changes: BTreeMap::new(),
                 blocks: BTreeMap::new(),
+                leaving: FreeSpace::default(),
+                held_is_known: false,
                 dropped: Vec::new(),
                 checkpoint_runs: false,
                 deferred: Vec::new(),
@@ -255,6 +261,7 @@ impl Inner {
             if by_snapshot || by_others {
                 meta.deferred.push(freed);
             } else {
+                meta.leaving.take_range(freed.extent);
                 self.free_now(&mut meta, freed.extent);
             }
         }

@@ -170,6 +170,19 @@ impl StoreOptions {
         self.open_in(io, path.into(), Some(lock))
     }
 
+    /// Opens a store for writing; makes it if there is no file.
+    ///
+    /// # Errors
+    ///
+    /// As [`StoreOptions::open`] and [`StoreOptions::create`].
+    pub fn open_or_create(&self, path: impl AsRef<Path>) -> Result<Store> {
+        let path = path.as_ref();
+        match self.open(path) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => self.create(path),
+            result => result,
+        }
+    }
+
     /// Opens a store in I/O of the caller's for writing. Nobody is kept from opening it twice.
     ///
     /// # Errors

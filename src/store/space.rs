@@ -133,7 +133,8 @@ impl Space {
 
     /// Whether some of it is known to be free.
     pub(super) fn overlaps(&self, extent: Extent) -> bool {
-        self.free.overlaps(extent)
+        let overlaps = |other: Extent| other.start < extent.end() && extent.start < other.end();
+        self.free.overlaps(extent) || self.quarantined().any(overlaps)
     }
 
     /// Reads the map where the extent is, so that the extent can become free.

@@ -93,6 +93,18 @@ impl Volume {
         if self.verify { self.prove(Part::Block, address, buf) } else { Ok(()) }
     }
 
+    /// Reads a block whose address may be anything.
+    pub(super) fn read_block_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
+        let (wanted_bytes, file_len_bytes) = (u64::from(address.len_bytes), self.io.len()?);
+        if address.offset.saturating_add(wanted_bytes) > file_len_bytes {
+            let offset = address.offset;
+            return Err(self.explain(Part::Block, Error::PastEnd { offset, wanted_bytes, file_len_bytes }));
+        }
+        let mut buf = vec![0; address.len_bytes as usize];
+        self.read_block(address, &mut buf)?;
+        Ok(buf)
+    }
+
     /// Every copy of every slot: its offset, and what it says.
     pub(super) fn slots(&self) -> Result<Vec<(u64, Result<Slot>)>> {
         let mut slots = Vec::new();
