@@ -9,6 +9,9 @@ mod node;
 mod record;
 mod slot;
 mod superblock;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+mod tests;
 
 pub use address::{BlockAddr, PACKED_BYTES_MAX};
 pub(crate) use entry::{Entry, NOT_LOADED, PageState};
