@@ -45,7 +45,7 @@ pub use map_options::{Advice, HugePages};
 pub use options::{IoMode, IoOptions};
 pub use stats::{FallbackReason, Fallbacks, IoStats, MapStats, PathStats};
 pub use store::{
-    Blocks, CheckpointInfo, CheckpointOptions, CheckpointReport, CompactProgress, Compaction, PageId, PageRead, Pages,
-    PendingCheckpoint, Problem, ProblemKind, SalvageReport, Snapshot, Store, StoreOptions, StoreStats, Verification,
-    VerifyOptions, VerifyReport,
+    Blocks, CheckpointInfo, CheckpointOptions, CheckpointReport, CompactProgress, Compaction, HeaderCopy, Layout,
+    PageId, PageRead, Pages, PendingCheckpoint, Problem, ProblemKind, SalvageReport, Snapshot, Store, StoreInfo,
+    StoreOptions, StoreStats, TreeInfo, Verification, VerifyOptions, VerifyReport,
 };

@@ -19,7 +19,7 @@ pub(crate) use names::{NAME_BYTES_MAX, NAMES_MAX, Name, Names};
 pub(crate) use node::{CHILD_BYTES, Child, Tree};
 pub(crate) use record::{RECORD_BYTES, Record};
 pub(crate) use slot::{COOKIE_BYTES_MAX, SLOT_BYTES, Slot};
-pub(crate) use superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockProblem};
+pub(crate) use superblock::{FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock, SuperblockProblem};
 
 /// Where the copies of the superblock are.
 pub(crate) const SUPERBLOCK_OFFSETS: [u64; 2] = [0, 4096];

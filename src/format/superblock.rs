@@ -24,7 +24,7 @@ pub(crate) const SUPERBLOCK_BYTES: usize = 512;
 pub(crate) const HEAD_BYTES: usize = 64;
 
 const MAGIC: [u8; 8] = *b"\x89MAPFALL";
-const VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 1;
 /// The features that this version knows, by class: none yet.
 const KNOWN_READ_COMPATIBLE: u64 = 0;
 const KNOWN_INCOMPATIBLE: u64 = 0;
@@ -62,7 +62,7 @@ impl Superblock {
     pub(crate) fn encode_head(&self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
-        put_u32(&mut bytes, 8, VERSION);
+        put_u32(&mut bytes, 8, FORMAT_VERSION);
         put_u32(&mut bytes, 12, self.geometry.unit_bytes);
         put_u32(&mut bytes, 16, self.geometry.page_bytes);
         bytes[20] = self.checksum.code();
@@ -90,8 +90,8 @@ impl Superblock {
             return Err(SuperblockProblem::Magic);
         }
         let version = get_u32(bytes, 8);
-        if version != VERSION {
-            return Err(SuperblockProblem::Newer(format!("expected format version {VERSION}, found {version}")));
+        if version != FORMAT_VERSION {
+            return Err(SuperblockProblem::Newer(format!("expected format version {FORMAT_VERSION}, found {version}")));
         }
         let incompatible = get_u64(bytes, 40) & !KNOWN_INCOMPATIBLE;
         if incompatible != 0 {

@@ -24,7 +24,7 @@ pub struct CompactProgress {
     pub pages_total: u64,
     /// Pages moved.
     pub pages_moved: u64,
-    /// Pages that lie behind [`CompactProgress::target_bytes`] and stay, since there is no room before it.
+    /// Pages that lie behind [`CompactProgress::target_bytes`] and stay, since there is no room further down.
     pub pages_stuck: u64,
     /// Pages that stay because their bytes are damaged.
     pub pages_damaged: u64,
@@ -138,7 +138,7 @@ impl Blocks {
             if address.offset / u64::from(geometry.unit_bytes) + units <= limit {
                 return Ok(None);
             }
-            inner.take_below(&mut meta, units, limit)?
+            inner.take_below(&mut meta, units, address.offset / u64::from(geometry.unit_bytes))?
         };
         let Some(extent) = extent else { return Ok(None) };
         let written = inner.write_copy(extent, &buf).and_then(|(generation, checksum)| {
@@ -187,7 +187,8 @@ impl Inner {
         Ok((generation, self.volume.seeds.checksum(offset, generation, bytes)))
     }
 
-    /// Moves a page below the limit, unless someone writes it meanwhile.
+    /// Moves a page that is not below the limit down as far as can be, unless someone writes it meanwhile. Below the
+    /// limit there may be room enough for it, but not in one piece.
     fn move_page(&self, page: u64, limit: u64) -> Result<Moved> {
         let entry = self.table.entry(&self.volume, self, page)?;
         let PageState::Stored { offset_units, sequence, checksum } = entry.state() else {
@@ -198,7 +199,7 @@ impl Inner {
             return Ok(Moved::NotNeeded);
         }
         self.check_writable()?;
-        let Some(extent) = self.take_below(&mut self.meta.lock(), page_units, limit)? else {
+        let Some(extent) = self.take_below(&mut self.meta.lock(), page_units, offset_units)? else {
             return Ok(Moved::NoRoom);
         };
         let mut buf = vec![0; self.volume.geometry.page_bytes as usize];

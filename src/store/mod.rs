@@ -12,6 +12,7 @@
 //! | `snapshot` | reading a checkpoint |
 //! | `compact` | moving pages down |
 //! | `salvage` | what can be read of a damaged file |
+//! | `info` | what a file is, and where its parts are |
 //! | `verify`, `audit`, `units` | whether all is as it should be |
 
 mod audit;
@@ -20,6 +21,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod held;
+mod info;
 mod inner;
 mod options;
 mod pages;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 pub use blocks::Blocks;
 pub use checkpoint::{CheckpointOptions, CheckpointReport, PendingCheckpoint};
 pub use compact::{CompactProgress, Compaction};
+pub use info::{HeaderCopy, Layout, StoreInfo, TreeInfo};
 pub use options::{StoreOptions, Verification};
 pub use pages::{PageId, PageRead, Pages};
 pub use salvage::SalvageReport;
@@ -100,6 +103,17 @@ pub struct CheckpointInfo {
     pub cookie: Vec<u8>,
 }
 
+impl CheckpointInfo {
+    fn of(kept: &crate::format::Name) -> Self {
+        CheckpointInfo {
+            name: kept.name.clone(),
+            generation: kept.generation,
+            pages: kept.pages.root.count,
+            cookie: kept.cookie.clone(),
+        }
+    }
+}
+
 impl Store {
     /// Options to make or open a store with.
     #[must_use]
@@ -122,14 +136,7 @@ impl Store {
     /// The checkpoints that are kept, the oldest first.
     #[must_use]
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        let meta = self.inner.meta.lock();
-        let info = |kept: &crate::format::Name| CheckpointInfo {
-            name: kept.name.clone(),
-            generation: kept.generation,
-            pages: kept.pages.root.count,
-            cookie: kept.cookie.clone(),
-        };
-        meta.names.0.iter().map(info).collect()
+        self.inner.meta.lock().names.0.iter().map(CheckpointInfo::of).collect()
     }
 
     /// What the store has, now.

@@ -134,10 +134,16 @@ impl StoreOptions {
         let path = path.as_ref();
         let superblock = self.superblock()?;
         let io = self.io.clone().write(true).create_new(true).open(path)?;
-        let lock = lock_for_writing(path)?;
-        let store = self.create_in(io, path.into(), Some(lock), superblock)?;
-        sync_directory(path)?;
-        Ok(store)
+        let made = lock_for_writing(path).and_then(|lock| {
+            let store = self.create_in(io, path.into(), Some(lock), superblock)?;
+            sync_directory(path)?;
+            Ok(store)
+        });
+        if made.is_err() {
+            // It is ours, and no store.
+            let _ = std::fs::remove_file(path);
+        }
+        made
     }
 
     /// Makes a store in I/O of the caller's, which must be empty. Nobody is kept from opening it twice.

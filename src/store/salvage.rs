@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::audit::Audit;
+use super::info::has_writer;
 use super::inner::{BlockChange, Inner};
-use super::options::{StoreOptions, empty_slot, read_names, write_header};
+use super::options::{StoreOptions, empty_slot, lock_error, lock_file, read_names, write_header};
 use super::space::{Map, Space};
 use super::table::{decode_entries, page_address};
 use super::units::Units;
@@ -66,7 +67,8 @@ impl StoreOptions {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAStore`] where not one checkpoint is found, [`Error::Unsupported`], [`Error::Io`].
+    /// [`Error::NotAStore`] where not one checkpoint is found; [`Error::Locked`] where the source is open for writing;
+    /// [`Error::Unsupported`]; [`Error::Io`].
     pub fn salvage(
         &self,
         source: impl AsRef<Path>,
@@ -75,6 +77,9 @@ impl StoreOptions {
     ) -> Result<SalvageReport> {
         let (source, destination) = (source.as_ref(), destination.as_ref());
         let io = self.read_only_io().open(source)?;
+        if has_writer(&lock_file(source, false)?).map_err(|error| lock_error(source, error))? {
+            return Err(Error::Locked { path: source.into() });
+        }
         let (superblock, slot, from_record) = find_checkpoint(&*io, &source.into())?;
         let source = Volume::new(io, source.into(), None, superblock, true);
         let target_io = IoOptions::new().write(true).create_new(true).open(destination)?;

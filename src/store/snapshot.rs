@@ -213,6 +213,15 @@ impl Snapshot {
         &self.names
     }
 
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether it was made by a store that is open for writing.
+    pub(super) fn is_of_open_store(&self) -> bool {
+        matches!(self._hold, Hold::Store { .. })
+    }
+
     /// The checkpoint's generation.
     #[must_use]
     pub fn generation(&self) -> u64 {

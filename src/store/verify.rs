@@ -278,7 +278,7 @@ fn report_of(
 
 /// Damaged copies of the superblock and the slots. That the checkpoint can be read shows that others are whole; a crash
 /// while a slot is written leaves some, too.
-fn header_notices(volume: &Volume) -> Result<Vec<Problem>> {
+pub(super) fn header_notices(volume: &Volume) -> Result<Vec<Problem>> {
     let mut notices = Vec::new();
     for (offset, copy) in read_superblocks(&*volume.io)? {
         if copy.as_ref() != Ok(&volume.superblock) {

@@ -1,10 +1,12 @@
-//! What was typed ([`Cli`]) and what will be done ([`GridPlan`]): two types, and the way from one to the other.
+//! What was typed ([`Cli`]), and what `mapfall grid` will do ([`GridPlan`]): two types, and the way from one to the
+//! other. The store's commands have what was typed beside what they do.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use mapfall::workload::cache_state::CacheState;
 use mapfall::workload::contender::Io;
 use mapfall::workload::content;
@@ -12,7 +14,13 @@ use mapfall::workload::pattern::Pattern;
 use mapfall::workload::size::ByteSize;
 use mapfall::{Advice, BlockIo, Error, HugePages, IoOptions, Operation};
 
-use crate::fail::Failure;
+use crate::cmd_compact::CompactArgs;
+use crate::cmd_create::CreateArgs;
+use crate::cmd_dump::DumpArgs;
+use crate::cmd_info::InfoArgs;
+use crate::cmd_salvage::SalvageArgs;
+use crate::cmd_verify::VerifyArgs;
+use crate::fail::{EXIT_CODES, Failure};
 use crate::method;
 
 /// Blocks are whole multiples of this.
@@ -24,9 +32,9 @@ const DEFAULT_REPORT: &str = "mapfall-grid.html";
 /// Cold rounds where nothing is said: cold passes are long.
 const COLD_ROUNDS_DEFAULT: usize = 3;
 
-/// Block I/O for Linux by system calls or a safe memory map, measured.
+/// A block store in one file, and block I/O for Linux by system calls or a safe memory map, measured.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -38,6 +46,24 @@ pub(crate) enum Command {
     /// states.
     #[command(after_long_help = method::help())]
     Grid(GridArgs),
+    /// Make an empty store
+    #[command(after_help = EXIT_CODES)]
+    Create(CreateArgs),
+    /// What a store is and has, also while it is open for writing elsewhere
+    #[command(after_help = EXIT_CODES)]
+    Info(InfoArgs),
+    /// Is everything there and as it was written? Also while the store is open for writing elsewhere
+    #[command(after_help = EXIT_CODES)]
+    Verify(VerifyArgs),
+    /// Write what can be read of a damaged store into a new one, even where the header is lost; it is only read itself
+    #[command(after_help = EXIT_CODES)]
+    Salvage(SalvageArgs),
+    /// Move pages to the front of a store and cut off its end; interrupted, it can be run again
+    #[command(after_help = EXIT_CODES)]
+    Compact(CompactArgs),
+    /// Where everything in a store is, or the bytes of a page or a block, for debugging
+    #[command(after_help = EXIT_CODES)]
+    Dump(DumpArgs),
 }
 
 /// What was typed after `mapfall grid`.
@@ -112,7 +138,7 @@ pub(crate) struct GridArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pass_limit: Duration,
 
-    /// Write all figures to this file
+    /// Write all figures to this file, or to standard output (-) instead of the table
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
@@ -271,7 +297,7 @@ fn temporary(dir: Option<&Path>, size: ByteSize) -> Result<(Source, u64), Failur
 }
 
 /// A result must not replace the file that is read.
-fn refuse_overwriting(output: &Path, file: Option<&Path>) -> Result<(), Failure> {
+pub(crate) fn refuse_overwriting(output: &Path, file: Option<&Path>) -> Result<(), Failure> {
     let identity = |path: &Path| std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     match file.and_then(identity) {
         Some(of_file) if identity(output) == Some(of_file) => {
@@ -300,11 +326,18 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 /// What clap says, in one line: the message without the usage that follows it.
 pub(crate) fn one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "expected a command (see mapfall --help)".to_owned();
+    }
     let rendered = error.render().to_string();
     let message = rendered.split("\n\n").next().unwrap_or_default();
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    format!("{message} (see mapfall grid --help)")
+    let commands = Cli::command();
+    let command =
+        std::env::args_os().nth(1).and_then(|word| commands.find_subcommand(word).map(clap::Command::get_name));
+    let command = command.map(|name| format!(" {name}")).unwrap_or_default();
+    format!("{message} (see mapfall{command} --help)")
 }
 
 #[cfg(test)]

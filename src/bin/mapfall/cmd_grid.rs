@@ -11,22 +11,20 @@ use mapfall::workload::size::ByteSize;
 
 use crate::args::{GridArgs, GridPlan, Source};
 use crate::fail::{self, Failure};
+use crate::json::JsonOutput;
 use crate::output_file::OutputFile;
 use crate::progress::{self, Progress};
 use crate::{console, interrupt, report, table};
 
 pub(crate) fn run(args: GridArgs) -> Result<ExitCode, Failure> {
     let plan = GridPlan::resolve(args)?;
-    let json = plan.json.as_deref().map(|path| reserve("--json", path)).transpose()?;
-    let report = plan.report.as_deref().map(|path| reserve("--report", path)).transpose()?;
+    let json = JsonOutput::reserve(plan.json.as_deref())?;
+    let report = plan.report.as_deref().map(|path| OutputFile::reserve_for("--report", path)).transpose()?;
     let stop = interrupt::flag()?;
     let outcome = measure(&plan, &stop)?;
-    console::text(&table::render(&outcome));
-    if let Some(json) = json {
-        write(json, &as_json(&outcome)?)?;
-    }
+    json.show(&table::render(&outcome), &outcome)?;
     if let Some(output) = report {
-        write(output, &report::render(&outcome))?;
+        output.write_and_say(&report::render(&outcome))?;
     }
     Ok(if outcome.complete { ExitCode::SUCCESS } else { fail::interrupted() })
 }
@@ -71,21 +69,4 @@ fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicB
     let outcome = grid::run(&config, stop, &mut |event| progress.hear(event));
     progress.finish();
     Ok(outcome?)
-}
-
-fn as_json(outcome: &Outcome) -> Result<String, Failure> {
-    let json = serde_json::to_string_pretty(outcome);
-    json.map(|json| json + "\n").map_err(|error| Failure::while_running(format!("cannot make the JSON: {error}")))
-}
-
-fn reserve(option: &str, path: &Path) -> Result<OutputFile, Failure> {
-    let refused = |error| Failure::usage(format!("{option}: {} cannot be written: {error}", path.display()));
-    OutputFile::reserve(path).map_err(refused)
-}
-
-fn write(output: OutputFile, text: &str) -> Result<(), Failure> {
-    let name = output.name().display().to_string();
-    output.write(text).map_err(|error| Failure::while_running(format!("cannot write {name}: {error}")))?;
-    console::say(&format!("wrote {name}"));
-    Ok(())
 }

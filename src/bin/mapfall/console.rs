@@ -6,10 +6,16 @@
 
 use std::io::{self, Write};
 
-/// Text for standard output, as it is.
-pub(crate) fn text(text: &str) {
+use crate::fail::Failure;
+
+/// Bytes for standard output, as they are. Says whether their reader is still there.
+pub(crate) fn write(bytes: &[u8]) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::while_running(format!("cannot write to standard output: {error}"))),
+    }
 }
 
 /// A line on standard error for the user to know.

@@ -1,15 +1,25 @@
 //! The command line of mapfall.
 
 mod args;
+mod cmd_compact;
+mod cmd_create;
+mod cmd_dump;
 mod cmd_grid;
+mod cmd_info;
+mod cmd_salvage;
+mod cmd_verify;
 mod console;
 mod fail;
 mod interrupt;
+mod json;
+mod listing;
 mod method;
 mod numbers;
 mod output_file;
 mod progress;
 mod report;
+mod store_json;
+mod store_text;
 mod table;
 
 use std::io::IsTerminal;
@@ -38,12 +48,18 @@ fn run() -> Result<ExitCode, Failure> {
         Err(error) if error.use_stderr() => return Err(Failure::usage(args::one_line(&error))),
         // Help or the version, asked for.
         Err(error) => {
-            console::text(&error.render().to_string());
+            console::write(error.render().to_string().as_bytes())?;
             return Ok(ExitCode::SUCCESS);
         }
     };
     match cli.command {
         Command::Grid(args) => cmd_grid::run(args),
+        Command::Create(args) => cmd_create::run(&args),
+        Command::Info(args) => cmd_info::run(&args),
+        Command::Verify(args) => cmd_verify::run(&args),
+        Command::Salvage(args) => cmd_salvage::run(&args),
+        Command::Compact(args) => cmd_compact::run(&args),
+        Command::Dump(args) => cmd_dump::run(&args),
     }
 }
 

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::console;
+use crate::fail::Failure;
+
 /// A place for a result, reserved by a temporary file beside it. Dropped unwritten, it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct OutputFile {
@@ -20,7 +23,7 @@ pub(crate) struct OutputFile {
 
 impl OutputFile {
     /// Reserves `name`, which may be that of a regular file: that one is replaced in the end.
-    pub(crate) fn reserve(name: &Path) -> io::Result<OutputFile> {
+    fn reserve(name: &Path) -> io::Result<OutputFile> {
         let path = match fs::canonicalize(name) {
             Ok(path) if path.is_file() => path,
             Ok(_) => return Err(io::Error::other("it exists and is not a regular file")),
@@ -40,13 +43,22 @@ impl OutputFile {
         Ok(OutputFile { name: name.to_owned(), path, file })
     }
 
-    /// What it was named.
-    pub(crate) fn name(&self) -> &Path {
-        &self.name
+    /// As [`OutputFile::reserve`], for the value of an option.
+    pub(crate) fn reserve_for(option: &str, name: &Path) -> Result<OutputFile, Failure> {
+        let refused = |error| Failure::usage(format!("{option}: {} cannot be written: {error}", name.display()));
+        OutputFile::reserve(name).map_err(refused)
+    }
+
+    /// Writes it, and tells the user.
+    pub(crate) fn write_and_say(self, text: &str) -> Result<(), Failure> {
+        let name = self.name.display().to_string();
+        self.write(text).map_err(|error| Failure::while_running(format!("cannot write {name}: {error}")))?;
+        console::say(&format!("wrote {name}"));
+        Ok(())
     }
 
     /// Writes it, whole or not at all.
-    pub(crate) fn write(mut self, text: &str) -> io::Result<()> {
+    fn write(mut self, text: &str) -> io::Result<()> {
         self.file.write_all(text.as_bytes())?;
         self.file.persist(&self.path).map(|_| ()).map_err(|error| error.error)
     }

@@ -60,6 +60,14 @@ impl Share {
     }
 }
 
+/// A bar for pages that something is done with.
+pub(crate) fn pages(doing: &str, pages: u64) -> ProgressBar {
+    let bar = new_bar(pages);
+    bar.set_style(style("{msg} {wide_bar} {human_pos} of {human_len} pages, {eta} left"));
+    bar.set_message(doing.to_owned());
+    bar
+}
+
 /// A bar for bytes that are written.
 pub(crate) fn writing(len_bytes: u64) -> ProgressBar {
     let bar = new_bar(len_bytes);
