@@ -156,7 +156,7 @@ impl Store {
             free_extents: meta.space.free().extents() as u64,
             deferred_bytes: bytes(meta.deferred.iter().map(|freed| freed.extent.len).sum()),
             in_flight_bytes: bytes(meta.in_flight_units),
-            page_table_bytes: inner.table.memory_bytes(),
+            page_table_bytes: inner.table.memory_bytes(&inner.volume),
             is_quarantined: meta.space.is_quarantined(),
         }
     }

@@ -13,6 +13,7 @@ pub(super) struct Table {
     words: Words,
     /// No page has this number or a higher one.
     limit: AtomicU64,
+    leaves_loaded: AtomicU64,
 }
 
 /// Where a table's leaves come from.
@@ -25,7 +26,7 @@ pub(super) trait Source {
 
 impl Table {
     pub(super) fn new(limit: u64) -> Self {
-        Table { words: Words::new(), limit: AtomicU64::new(limit) }
+        Table { words: Words::new(), limit: AtomicU64::new(limit), leaves_loaded: AtomicU64::new(0) }
     }
 
     pub(super) fn limit(&self) -> u64 {
@@ -37,8 +38,8 @@ impl Table {
         self.limit.store(limit, Ordering::Release);
     }
 
-    pub(super) fn memory_bytes(&self) -> u64 {
-        self.words.memory_bytes()
+    pub(super) fn memory_bytes(&self, volume: &Volume) -> u64 {
+        self.leaves_loaded.load(Ordering::Relaxed) * volume.geometry.node_bytes() as u64
     }
 
     /// Stores an entry. Callers take turns.
@@ -84,6 +85,7 @@ impl Table {
             // A leaf that is in no table yet was not changed by anyone: all changes are made in the table.
             source.exclusively(&mut || {
                 if self.loaded(first).is_none() {
+                    self.leaves_loaded.fetch_add(1, Ordering::Relaxed);
                     for (page, entry) in (first..).zip(&entries) {
                         self.store(page, *entry);
                     }

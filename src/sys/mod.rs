@@ -7,6 +7,7 @@
 //! | `lock` | `fcntl` with a lock structure | the kernel reads and writes only the one it is passed |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
+//! | `zeroed` | anonymous memory, used as pairs of atomics | it owns the range, and lends nothing but `&` |
 
 pub(crate) mod copy;
 pub(crate) mod fault;
@@ -15,6 +16,7 @@ pub(crate) mod mapping;
 pub(crate) mod process;
 pub(crate) mod residency;
 pub(crate) mod window;
+pub(crate) mod zeroed;
 
 /// Whether this build can recover from a fault in a copy.
 pub(crate) const CAN_RECOVER: bool = copy::CAN_RECOVER;

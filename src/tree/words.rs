@@ -1,25 +1,23 @@
 //! The page table in memory: entries of two words, read without a lock.
 //!
-//! Pages are in chunks of 4096, chunks in segments that double in length, so that nothing ever moves. A lookup is three
-//! loads, of which the first two are of memory so small that it stays in the processor's cache.
+//! Entries are in segments that double in length, so that nothing ever moves. A lookup is two loads, of which the first
+//! is of memory so small that it stays in the processor's cache.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::format::Entry;
+use crate::sys::zeroed::Zeroed;
 
-const CHUNK_PAGES: u64 = 1 << CHUNK_BITS;
-const CHUNK_BITS: u32 = 12;
-/// Segment `k` has `2^k` chunks: enough for 40 bits of pages.
+const FIRST_BITS: u32 = 12;
+const FIRST_PAGES: u64 = 1 << FIRST_BITS;
+/// Segment `k` has `2^k` times the pages of the first: enough for 40 bits of pages.
 const SEGMENTS: usize = 29;
-
-type Chunk = Box<[[AtomicU64; 2]]>;
-type Segment = Box<[OnceLock<Chunk>]>;
 
 /// Entries by page number. Those that nobody stored have a first word of [`crate::format::NOT_LOADED`].
 #[derive(Debug)]
 pub(crate) struct Words {
-    segments: [OnceLock<Segment>; SEGMENTS],
+    segments: [OnceLock<Zeroed>; SEGMENTS],
 }
 
 impl Words {
@@ -27,41 +25,31 @@ impl Words {
         Words { segments: [const { OnceLock::new() }; SEGMENTS] }
     }
 
-    /// The segment of a page and its chunk in there.
+    /// The segment of a page, and its place in there.
     #[inline]
     fn place(page: u64) -> (usize, usize) {
-        let chunk = (page >> CHUNK_BITS) + 1;
-        let segment = chunk.ilog2();
-        (segment as usize, (chunk - (1 << segment)) as usize)
+        let from_one = page.saturating_add(FIRST_PAGES);
+        let segment = from_one.ilog2() - FIRST_BITS;
+        (segment as usize, (from_one - (FIRST_PAGES << segment)) as usize)
     }
 
-    /// The entry of a page, where its chunk is there.
+    /// The entry of a page, where its segment is there.
     #[inline]
     pub(crate) fn get(&self, page: u64) -> Option<&[AtomicU64; 2]> {
-        let (segment, chunk) = Self::place(page);
-        let chunk = self.segments.get(segment)?.get()?.get(chunk)?.get()?;
-        chunk.get((page % CHUNK_PAGES) as usize)
+        let (segment, place) = Self::place(page);
+        self.segments.get(segment)?.get()?.pairs().get(place)
     }
 
-    /// The entry of a page below [`crate::format::PAGES_MAX`]. Makes its chunk.
+    /// The entry of a page below [`crate::format::PAGES_MAX`]. Makes its segment.
     pub(crate) fn get_or_make(&self, page: u64) -> &[AtomicU64; 2] {
-        let (segment, chunk) = Self::place(page);
-        let segment = self.segments[segment].get_or_init(|| (0..1_u64 << segment).map(|_| OnceLock::new()).collect());
-        let chunk =
-            segment[chunk].get_or_init(|| (0..CHUNK_PAGES).map(|_| [AtomicU64::new(0), AtomicU64::new(0)]).collect());
-        &chunk[(page % CHUNK_PAGES) as usize]
+        let (segment, place) = Self::place(page);
+        let pairs = FIRST_PAGES as usize;
+        &self.segments[segment].get_or_init(|| Zeroed::new(pairs.saturating_mul(1 << segment))).pairs()[place]
     }
 
     /// Whether an entry that was loaded is still what it was, as [`is_still`].
     pub(crate) fn is_still(&self, page: u64, entry: Entry) -> bool {
         self.get(page).is_some_and(|words| is_still(words, entry))
-    }
-
-    /// Bytes of the chunks that are there.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        let segments = self.segments.iter().filter_map(OnceLock::get);
-        let chunks = segments.flat_map(|segment| segment.iter().filter(|chunk| chunk.get().is_some()));
-        chunks.count() as u64 * CHUNK_PAGES * 16
     }
 }
 
