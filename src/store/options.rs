@@ -248,7 +248,9 @@ impl StoreOptions {
         let slot = volume.newest_slot()?;
         let names = read_names(&volume, &slot)?;
         settle_slot(&volume, &slot)?;
-        let end = end_units(&volume, &slot)?;
+        let file_units = volume.io.len()? / u64::from(volume.geometry.unit_bytes);
+        // Where the map cannot be read, opening the store does not fail for it.
+        let end = end_units(&volume, &slot, file_units).unwrap_or(slot.end_units.max(file_units));
         let last = slot.generation;
         let inner = Inner::new(volume.clone(), slot, names, Space::new(end, self.fit, false));
         // They may read what is free now.
@@ -262,8 +264,7 @@ impl StoreOptions {
 
 /// The end of the space to use. The file may have been cut off behind what is in use since the checkpoint, or it may
 /// have grown.
-fn end_units(volume: &Volume, slot: &Slot) -> Result<u64> {
-    let file_units = volume.io.len()? / u64::from(volume.geometry.unit_bytes);
+fn end_units(volume: &Volume, slot: &Slot, file_units: u64) -> Result<u64> {
     if file_units >= slot.end_units {
         return Ok(file_units);
     }

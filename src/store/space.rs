@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::volume::Volume;
-use crate::error::{Error, Part, Result};
+use crate::error::{Error, Operation, Part, Result};
 use crate::extent::{Extent, Fit, FreeSpace};
 use crate::format::{Tree, UNITS_MAX};
 use crate::tree;
@@ -213,24 +213,27 @@ impl Space {
     fn grow(&mut self, volume: &Volume, units: u64) -> Result<()> {
         let geometry = volume.geometry;
         let length = geometry.offset(self.end);
-        let step = geometry.units((length / 8).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX));
-        let mut result = Ok(());
-        for step in [step.max(units), units] {
+        let mut step = geometry.units((length / 8).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX)).max(units);
+        loop {
             let end = self.end + step;
-            if end > UNITS_MAX {
+            let result = if end > UNITS_MAX {
                 let source = io::Error::from(io::ErrorKind::FileTooLarge);
-                let path = volume.path.clone();
-                let operation = crate::error::Operation::Reserve;
-                return Err(Error::Io { operation, path, offset: 0, len_bytes: geometry.offset(end), source });
-            }
-            result = volume.io.reserve(geometry.offset(end));
+                let (operation, path) = (Operation::Reserve, volume.path.clone());
+                Err(Error::Io { operation, path, offset: 0, len_bytes: geometry.offset(end), source })
+            } else {
+                volume.io.reserve(geometry.offset(end))
+            };
             if result.is_ok() {
                 let grown = Extent { start: self.end, len: step };
                 self.end = end;
                 return self.give_back(volume, grown);
             }
+            if step == units {
+                return result;
+            }
+            // Refusals are slow where a disk is nearly full, so what is left is not taken unit by unit.
+            step = (step / 2).max(units);
         }
-        result
     }
 
     /// Gives the free end of the file back to the file system, except for what growth would soon ask for again, or all.

@@ -182,6 +182,12 @@ pub(super) fn read_superblocks(io: &dyn BlockIo) -> Result<Vec<(u64, Result<Supe
 pub(super) fn superblock(io: &dyn BlockIo, path: &Arc<Path>) -> Result<Superblock> {
     let mut copies = read_superblocks(io)?;
     if let Some((_, Ok(superblock))) = copies.iter().find(|(_, copy)| copy.is_ok()) {
+        let file_len_bytes = io.len()?;
+        if file_len_bytes < HEADER_BYTES {
+            // The last checkpoint may be in what is gone.
+            let problem = format!("expected a header of {HEADER_BYTES} bytes, but the file ends at {file_len_bytes}");
+            return Err(Error::Corrupt { path: path.clone(), part: Part::Slot, offset: SLOT_OFFSETS[0], problem });
+        }
         return Ok(*superblock);
     }
     // The copy that says most about what the file is.
