@@ -1,7 +1,9 @@
 //! The page table in memory: entries of two words, read without a lock.
 //!
-//! Entries are in segments that double in length, so that nothing ever moves. A lookup is two loads, of which the first
-//! is of memory so small that it stays in the processor's cache.
+//! Entries are in chunks, which never move, below two levels of pointers. A lookup is three loads, of which the first
+//! two are of memory so small that it stays in the processor's cache. (Segments that double in length would save a
+//! level, but finding one takes `bsr`, which on x86-64 waits for whatever was in its target register before: in a batch
+//! that was the entry looked up last, so that the waits for entries did not overlap.)
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -9,42 +11,51 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::format::Entry;
 use crate::sys::zeroed::Zeroed;
 
-const FIRST_BITS: u32 = 12;
-const FIRST_PAGES: u64 = 1 << FIRST_BITS;
-/// Segment `k` has `2^k` times the pages of the first: enough for 40 bits of pages.
-const SEGMENTS: usize = 29;
+const CHUNK_BITS: u32 = 20;
+const CHUNK_PAGES: u64 = 1 << CHUNK_BITS;
+/// Pointers in each level: together with the chunks enough for 40 bits of pages.
+const LEVEL_BITS: u32 = 10;
+const LEVEL: usize = 1 << LEVEL_BITS;
+
+type Chunks = Box<[OnceLock<Zeroed>]>;
 
 /// Entries by page number. Those that nobody stored have a first word of [`crate::format::NOT_LOADED`].
 #[derive(Debug)]
 pub(crate) struct Words {
-    segments: [OnceLock<Zeroed>; SEGMENTS],
+    levels: Box<[OnceLock<Chunks>]>,
+}
+
+fn empty<T>() -> Box<[OnceLock<T>]> {
+    (0..LEVEL).map(|_| OnceLock::new()).collect()
 }
 
 impl Words {
     pub(crate) fn new() -> Self {
-        Words { segments: [const { OnceLock::new() }; SEGMENTS] }
+        Words { levels: empty() }
     }
 
-    /// The segment of a page, and its place in there.
+    /// Where an entry is: in the first level, in the second, in its chunk.
     #[inline]
-    fn place(page: u64) -> (usize, usize) {
-        let from_one = page.saturating_add(FIRST_PAGES);
-        let segment = from_one.ilog2() - FIRST_BITS;
-        (segment as usize, (from_one - (FIRST_PAGES << segment)) as usize)
+    fn place(page: u64) -> (usize, usize, usize) {
+        let chunk = page >> CHUNK_BITS;
+        let first = usize::try_from(chunk >> LEVEL_BITS).unwrap_or(usize::MAX);
+        (first, chunk as usize % LEVEL, (page % CHUNK_PAGES) as usize)
     }
 
-    /// The entry of a page, where its segment is there.
+    /// The entry of a page, where its chunk is there.
     #[inline]
     pub(crate) fn get(&self, page: u64) -> Option<&[AtomicU64; 2]> {
-        let (segment, place) = Self::place(page);
-        self.segments.get(segment)?.get()?.pairs().get(place)
+        let (first, second, place) = Self::place(page);
+        self.levels.get(first)?.get()?.get(second)?.get()?.pairs().get(place)
     }
 
-    /// The entry of a page below [`crate::format::PAGES_MAX`]. Makes its segment.
+    /// The entry of a page below [`crate::format::PAGES_MAX`]. Makes its chunk, which takes memory as it is stored to.
     pub(crate) fn get_or_make(&self, page: u64) -> &[AtomicU64; 2] {
-        let (segment, place) = Self::place(page);
-        let pairs = FIRST_PAGES as usize;
-        &self.segments[segment].get_or_init(|| Zeroed::new(pairs.saturating_mul(1 << segment))).pairs()[place]
+        let (first, second, place) = Self::place(page);
+        let chunk = &self.levels[first].get_or_init(empty)[second];
+        // The pages of small stores are in the first one, which does not take 2 MiB at once.
+        let chunk = chunk.get_or_init(|| Zeroed::new(CHUNK_PAGES as usize, page >= CHUNK_PAGES));
+        &chunk.pairs()[place]
     }
 
     /// Whether an entry that was loaded is still what it was, as [`is_still`].
