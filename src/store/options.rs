@@ -247,7 +247,7 @@ impl StoreOptions {
         let volume = Arc::new(Volume::new(io, path, lock, superblock, self.verifies()));
         let slot = volume.newest_slot()?;
         let names = read_names(&volume, &slot)?;
-        settle_slot(&volume, &slot)?;
+        settle_slots(&volume, &slot)?;
         let file_units = volume.io.len()? / u64::from(volume.geometry.unit_bytes);
         // Where the map cannot be read, opening the store does not fail for it.
         let end = end_units(&volume, &slot, file_units).unwrap_or(slot.end_units.max(file_units));
@@ -321,19 +321,31 @@ fn heal_superblocks(io: &dyn BlockIo, superblock: &Superblock) -> Result<()> {
     Ok(())
 }
 
-/// Makes the last checkpoint durable, and whole where one of its copies is damaged.
+/// Makes the last checkpoint durable, and the copies of both slots whole or empty.
 ///
 /// Whoever wrote it may have died before it was on the device, or have been told that it is not; then what is read is
 /// only in the system's memory, where a failed sync may have left it without any intent to write it. If space of the
 /// checkpoint before was used again, and then this one was lost, there would be none.
-fn settle_slot(volume: &Volume, slot: &Slot) -> Result<()> {
-    let first = SLOT_OFFSETS[slot.generation as usize % 2];
-    // Never over the only copy that is whole.
-    let first_is_whole =
-        volume.slots()?.iter().any(|(offset, copy)| *offset == first && copy.as_ref().ok() == Some(slot));
-    let offset = if first_is_whole { first + SLOT_BYTES as u64 } else { first };
-    volume.io.write_at(offset, &slot.encode())?;
-    volume.io.sync(SyncKind::Data)
+///
+/// And where a checkpoint did not come to its end, a part of its slot may be left. If that were overwritten in part
+/// too, the sectors that both have alike could make it whole, when what it refers to is long overwritten.
+fn settle_slots(volume: &Volume, last: &Slot) -> Result<()> {
+    let own = SLOT_OFFSETS[last.generation as usize % 2];
+    let mut first_is_whole = false;
+    for (offset, copy) in volume.slots()? {
+        if offset == own {
+            first_is_whole = copy.is_ok_and(|copy| copy == *last);
+        } else if offset != own + SLOT_BYTES as u64 && copy.is_err() {
+            volume.io.write_at(offset, &[0; SLOT_BYTES])?;
+        }
+    }
+    // Never over the only copy that is whole, and the other when this one is on the device.
+    let second = own + SLOT_BYTES as u64;
+    for offset in if first_is_whole { [second, own] } else { [own, second] } {
+        volume.io.write_at(offset, &last.encode())?;
+        volume.io.sync(SyncKind::Data)?;
+    }
+    Ok(())
 }
 
 pub(super) fn read_names(volume: &Volume, slot: &Slot) -> Result<Names> {

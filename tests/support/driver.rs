@@ -90,7 +90,7 @@ impl Driver {
 
     /// Opens what a crash has left. `states` are those that may be there.
     pub(crate) fn recover(setup: Setup, seed: u64, content: Content, states: &[Arc<Model>]) -> Self {
-        let sim = SimFile::from_content(content.clone());
+        let sim = SimFile::from_content(content);
         let snapshot = setup.options().open_snapshot_io(sim.boxed()).unwrap();
         let store = setup.options().open_io(sim.boxed()).unwrap();
         let now = identify(&store, states);

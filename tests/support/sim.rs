@@ -3,9 +3,9 @@
 //!
 //! # What a crash leaves
 //!
-//! All that came before the last sync that succeeded. Of what came after it, each sector of 512 bytes of each write may
-//! be there or not, independently: where writes overlap, the older one may be what stays, so that is every order of
-//! them too. One sector may be torn: a part of it new, a part old, or a part that is neither. The length is any that
+//! All that came before the last sync that succeeded. Of what came after it, each sector of 512 bytes of each write
+//! may be there or not, independently: where writes overlap, the older one may be what stays, so that is every order
+//! of them too. One sector may be torn: a part of it new, a part old, or a part that is neither. The length is any that
 //! the file had since the sync, and bytes that came with a length and no write are zeros.
 #![allow(dead_code, reason = "every test binary takes what it needs")]
 
