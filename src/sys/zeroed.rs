@@ -1,4 +1,4 @@
-//! Memory that is zero until it is stored to, and takes no room until then: in 2 MiB pages if asked for.
+//! Memory that is zero until it is stored to, and takes no room until then: in 2 MiB pages where it is long.
 //!
 //! The heap has neither: it fills what it is asked for with zeros, or gives it out in 4 KiB pages, of which the
 //! processor remembers too few to look up entries at random.
@@ -38,13 +38,13 @@ unsafe impl Send for Zeroed {}
 unsafe impl Sync for Zeroed {}
 
 impl Zeroed {
-    /// `len` pairs, from 1 up. `huge`: in 2 MiB pages, if they are as many bytes and the system has such pages.
+    /// `len` pairs, from 1 up, in 2 MiB pages where the system has such, but for the first `plain_bytes`.
     ///
     /// Where there is no address space for them the process ends as it does without memory.
-    pub(crate) fn new(len: usize, huge: bool) -> Self {
+    pub(crate) fn new(len: usize, plain_bytes: usize) -> Self {
         let Ok(layout) = Layout::array::<Pair>(len) else { handle_alloc_error(Layout::new::<Pair>()) };
         // So that whole 2 MiB pages fit, the range begins at a multiple of 2 MiB in a longer one.
-        let slack_bytes = if huge && layout.size() >= HUGE_BYTES { HUGE_BYTES } else { 0 };
+        let slack_bytes = if layout.size() >= HUGE_BYTES { HUGE_BYTES } else { 0 };
         let mapped_bytes = layout.size() + slack_bytes;
         let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: no address is asked for, so the kernel picks one where nothing is mapped.
@@ -53,9 +53,11 @@ impl Zeroed {
         let mut base = mapped;
         if slack_bytes > 0 {
             base = mapped.wrapping_byte_add(mapped.addr().next_multiple_of(HUGE_BYTES) - mapped.addr());
-            // SAFETY: `base .. base + size` lies in the range, which is ours. Where there are no such pages it changes
-            // nothing.
-            let _ = unsafe { mm::madvise(base, layout.size(), mm::Advice::LinuxHugepage) };
+            let plain_bytes = plain_bytes.next_multiple_of(HUGE_BYTES).min(layout.size());
+            let (rest, rest_bytes) = (base.wrapping_byte_add(plain_bytes), layout.size() - plain_bytes);
+            // SAFETY: `rest .. rest + rest_bytes` lies in the range, which is ours. Where there are no such pages it
+            // changes nothing.
+            let _ = unsafe { mm::madvise(rest, rest_bytes, mm::Advice::LinuxHugepage) };
         }
         let Some(base) = NonNull::new(base.cast()) else { handle_alloc_error(layout) };
         Zeroed { mapped, mapped_bytes, base, len }
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn it_is_zero_and_keeps_what_is_stored() {
         for len in [1, 4096, 131_072, 131_073, 500_000] {
-            let zeroed = Zeroed::new(len, true);
+            let zeroed = Zeroed::new(len, 4096);
             assert_eq!(zeroed.pairs().len(), len);
             assert_eq!(zeroed.pairs().as_ptr().addr() % if len > 131_071 { HUGE_BYTES } else { 4096 }, 0);
             for (number, pair) in (1..).zip(zeroed.pairs().iter().step_by(4099)) {

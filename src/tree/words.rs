@@ -53,8 +53,9 @@ impl Words {
     pub(crate) fn get_or_make(&self, page: u64) -> &[AtomicU64; 2] {
         let (first, second, place) = Self::place(page);
         let chunk = &self.levels[first].get_or_init(empty)[second];
-        // The pages of small stores are in the first one, which does not take 2 MiB at once.
-        let chunk = chunk.get_or_init(|| Zeroed::new(CHUNK_PAGES as usize, page >= CHUNK_PAGES));
+        // Small stores are in the beginning of the first one, which is not to take 2 MiB at once.
+        let plain_bytes = if page < CHUNK_PAGES { 1 } else { 0 };
+        let chunk = chunk.get_or_init(|| Zeroed::new(CHUNK_PAGES as usize, plain_bytes));
         &chunk.pairs()[place]
     }
 
