@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{Entry, PAGES_MAX, PageState, Tree};
 use crate::io::BatchRead;
-use crate::tree::{self, Flow};
+use crate::tree;
 
 /// The number of a page. It stays the page's until the page is freed; then it may be given to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -270,21 +270,7 @@ impl Inner {
     fn leaf_with_room(&self, root: &Tree, from: u64) -> Result<u64> {
         let nodes = self.volume.nodes(crate::error::Part::PageTable);
         let leaf_pages = self.volume.geometry.leaf_pages();
-        let mut next = from;
-        tree::walk(nodes, root, from, &mut |node| {
-            if node.first_leaf > next {
-                return Ok(Flow::Stop);
-            }
-            let full = node.child.count >= nodes.span(node.height).saturating_mul(leaf_pages);
-            if full {
-                next = node.first_leaf + nodes.span(node.height);
-            }
-            Ok(match full {
-                true => Flow::Past,
-                false if node.height == 0 => Flow::Stop,
-                false => Flow::Down,
-            })
-        })?;
+        let next = tree::first_with_room(nodes, root, from, leaf_pages)?;
         let mut meta = self.meta.lock();
         // Nobody frees a page of a leaf that was passed over without its being looked at later.
         let passed = next.min(meta.ids.limit_at_open.div_ceil(leaf_pages));

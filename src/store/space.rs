@@ -153,36 +153,14 @@ impl Space {
         }
         let leaf_units = map.volume.geometry.leaf_units();
         while self.scanned * leaf_units < self.known_end {
-            let index = self.next_with_room(map, self.scanned)?;
+            let nodes = map.volume.nodes(Part::SpaceMap);
+            let index = tree::first_with_room(nodes, map.tree, self.scanned, leaf_units)?;
             self.scanned = index + 1;
             if self.load(map, index)? {
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    /// The first leaf from `from` on that is not full.
-    fn next_with_room(&self, map: Map<'_>, from: u64) -> Result<u64> {
-        let nodes = map.volume.nodes(Part::SpaceMap);
-        let leaf_units = map.volume.geometry.leaf_units();
-        let mut next = from;
-        tree::walk(nodes, map.tree, from, &mut |node| {
-            if node.first_leaf > next {
-                // Nodes that are not there are between: all free.
-                return Ok(tree::Flow::Stop);
-            }
-            let full = node.child.count >= nodes.span(node.height).saturating_mul(leaf_units);
-            if full {
-                next = node.first_leaf + nodes.span(node.height);
-            }
-            Ok(match full {
-                true => tree::Flow::Past,
-                false if node.height == 0 => tree::Flow::Stop,
-                false => tree::Flow::Down,
-            })
-        })?;
-        Ok(next)
     }
 
     /// Reads a leaf of the map, unless it was read. Says whether that made anything free.

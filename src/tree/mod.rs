@@ -8,7 +8,7 @@ mod walk;
 mod words;
 
 pub(crate) use edit::{NodeSink, edit, touched};
-pub(crate) use walk::{Flow, leaf, walk};
+pub(crate) use walk::{Flow, first_with_room, leaf, walk};
 pub(crate) use words::{Words, is_still, load, store};
 
 use std::path::Path;

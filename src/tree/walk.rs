@@ -73,3 +73,24 @@ pub(crate) fn leaf(nodes: Nodes<'_>, tree: &Tree, index: u64) -> Result<Option<V
     }
     if child.is_none() { Ok(None) } else { nodes.read_leaf(&child).map(Some) }
 }
+
+/// The first leaf, from `from` on, whose count is below this: the one after all others if there is none.
+pub(crate) fn first_with_room(nodes: Nodes<'_>, tree: &Tree, from: u64, leaf_count_max: u64) -> Result<u64> {
+    let mut next = from;
+    walk(nodes, tree, from, &mut |node| {
+        if node.first_leaf > next {
+            // What is between is not there, so it has room.
+            return Ok(Flow::Stop);
+        }
+        let full = node.child.count >= nodes.span(node.height).saturating_mul(leaf_count_max);
+        if full {
+            next = node.first_leaf + nodes.span(node.height);
+        }
+        Ok(match full {
+            true => Flow::Past,
+            false if node.height == 0 => Flow::Stop,
+            false => Flow::Down,
+        })
+    })?;
+    Ok(next)
+}
