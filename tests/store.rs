@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use mapfall::{
-    CheckpointOptions, Error, IoMode, IoOptions, PageId, ProblemKind, SalvageReport, Store, StoreOptions, VerifyOptions,
+    CheckpointOptions, Error, IoMode, IoOptions, PageId, ProblemKind, SalvageReport, Store, StoreOptions, Verification,
+    VerifyOptions,
 };
 
 const MODES: [IoMode; 2] = [IoMode::Pread, IoMode::Mmap];
@@ -336,4 +337,57 @@ fn a_block_is_freed_once_whatever_still_has_it() {
     assert!(matches!(store.drop_checkpoint("first"), Err(Error::NoSuchCheckpoint { .. })));
     store.checkpoint(CheckpointOptions::new()).unwrap();
     refused(&store);
+}
+
+/// Pages that were written one behind the other are read without their entries, until one of them is written again.
+#[test]
+fn pages_in_a_row_are_read_whole_while_they_are_written() {
+    for (mode, verification) in [(IoMode::Mmap, Verification::Off), (IoMode::Pread, Verification::Always)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store");
+        let options = options(mode).verification(verification);
+        let store = options.create(&path).unwrap();
+        let ids: Vec<_> = (0..1100).map(|_| store.pages().allocate().unwrap()).collect();
+        let numbered = |id: PageId, version: u64| filled(id.0 << 32 | version);
+        for id in &ids {
+            store.pages().write(*id, &numbered(*id, 0)).unwrap();
+        }
+        store.checkpoint(CheckpointOptions::new()).unwrap();
+        drop(store);
+
+        let store = options.open(&path).unwrap();
+        let last = store.snapshot();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (pages, mut buf, mut seen) = (store.pages(), vec![0; 4096], vec![0; ids.len()]);
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    for (id, seen) in ids.iter().zip(&mut seen) {
+                        pages.read(*id, &mut buf).unwrap();
+                        let version = (*seen..4).find(|version| buf == numbered(*id, *version));
+                        *seen = version.unwrap_or_else(|| panic!("page {id} is no version from {seen} on"));
+                    }
+                }
+            });
+            for version in 1..4 {
+                for start in [1, 0, 2] {
+                    for id in ids.iter().skip(start).step_by(3) {
+                        store.pages().write(*id, &numbered(*id, version)).unwrap();
+                    }
+                    // What was overwritten is used again.
+                    store.checkpoint(CheckpointOptions::new()).unwrap();
+                }
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let mut buf = vec![0; 4096];
+        for id in &ids {
+            last.read(*id, &mut buf).unwrap();
+            assert!(buf == numbered(*id, 0), "page {id} of the snapshot");
+            store.pages().read(*id, &mut buf).unwrap();
+            assert!(buf == numbered(*id, 3), "page {id}");
+        }
+        drop(last);
+        check(&store);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::volume::{Volume, check_len};
 use crate::error::{Error, Part, Result};
 use crate::format::{BlockAddr, Entry, NOT_LOADED, PageState, Tree};
-use crate::tree::{self, Words};
+use crate::tree::{self, Run, Words};
 
 /// Entries of pages.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Table {
 
     /// Stores an entry. Callers take turns.
     pub(super) fn store(&self, page: u64, entry: Entry) {
-        tree::store(self.words.get_or_make(page), entry);
+        self.words.store(page, entry);
     }
 
     /// The entry, if its leaf was read.
@@ -89,19 +89,57 @@ impl Table {
                     for (page, entry) in (first..).zip(&entries) {
                         self.store(page, *entry);
                     }
+                    self.note_runs(volume, first, &entries);
                 }
             });
             return Ok(());
         }
     }
 
+    /// Notes where pages that were just stored lie one behind the other.
+    fn note_runs(&self, volume: &Volume, first: u64, entries: &[Entry]) {
+        let offset_of = |entry: &Entry| match entry.state() {
+            PageState::Stored { offset_units, .. } => Some(offset_units),
+            _ => None,
+        };
+        let page_units = volume.geometry.page_units();
+        for (first, run) in (first..).step_by(Run::PAGES as usize).zip(entries.chunks_exact(Run::PAGES as usize)) {
+            if let Some(start) = offset_of(&run[0])
+                && (start..).step_by(page_units as usize).zip(run).all(|(at, entry)| offset_of(entry) == Some(at))
+            {
+                self.words.note_run(first, start);
+            }
+        }
+    }
+
+    /// Reads a page whose place its run tells. It does not wait for the page's entry, which is in no near cache. Says
+    /// whether `buf` has the page.
+    #[inline]
+    fn read_in_run(&self, volume: &Volume, page: u64, run: Run<'_>, buf: &mut [u8]) -> bool {
+        let offset = volume.geometry.offset(run.offset_units(volume.geometry.page_units()));
+        let read = volume.io.read_at(offset, buf).is_ok();
+        let whole = !volume.verify
+            || self.words.get(page).map(tree::load).is_some_and(|entry| match entry.state() {
+                PageState::Stored { sequence, checksum, .. } => {
+                    volume.seeds.checksum(offset, sequence, buf) == checksum
+                }
+                _ => false,
+            });
+        read && whole && run.is_still()
+    }
+
     /// Reads a page into a buffer of its length.
     #[inline]
     pub(super) fn read(&self, volume: &Volume, source: &dyn Source, page: u64, buf: &mut [u8]) -> Result<()> {
         check_len(u64::from(volume.geometry.page_bytes), buf.len())?;
-        if page < self.limit()
-            && let Some(words) = self.words.get(page)
-        {
+        if page >= self.limit() {
+            return Err(Error::NoSuchPage { page });
+        }
+        if let Some(run) = self.words.run(page) {
+            if self.read_in_run(volume, page, run, buf) {
+                return Ok(());
+            }
+        } else if let Some(words) = self.words.get(page) {
             let entry = tree::load(words);
             if let PageState::Stored { offset_units, sequence, checksum } = entry.state() {
                 let address = page_address(volume, offset_units, sequence, checksum);

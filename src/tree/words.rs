@@ -17,7 +17,19 @@ const CHUNK_PAGES: u64 = 1 << CHUNK_BITS;
 const LEVEL_BITS: u32 = 10;
 const LEVEL: usize = 1 << LEVEL_BITS;
 
-type Chunks = Box<[OnceLock<Zeroed>]>;
+/// Pages of a run: those of the smallest leaf.
+const RUN_PAGES: u64 = 256;
+
+/// Entries that are in memory together.
+#[derive(Debug)]
+struct Chunk {
+    entries: Zeroed,
+    /// For each run the offset of its first page, units, where its pages lie one behind the other and none was stored
+    /// since they were loaded; else 0.
+    runs: Zeroed,
+}
+
+type Chunks = Box<[OnceLock<Chunk>]>;
 
 /// Entries by page number. Those that nobody stored have a first word of [`crate::format::NOT_LOADED`].
 #[derive(Debug)]
@@ -46,22 +58,90 @@ impl Words {
     #[inline]
     pub(crate) fn get(&self, page: u64) -> Option<&[AtomicU64; 2]> {
         let (first, second, place) = Self::place(page);
-        self.levels.get(first)?.get()?.get(second)?.get()?.pairs().get(place)
+        self.levels.get(first)?.get()?.get(second)?.get()?.entries.pairs().get(place)
     }
 
-    /// The entry of a page below [`crate::format::PAGES_MAX`]. Makes its chunk, which takes memory as it is stored to.
-    pub(crate) fn get_or_make(&self, page: u64) -> &[AtomicU64; 2] {
+    /// Where the run of a page says that it is, to be looked at again when it was read there.
+    #[inline]
+    pub(crate) fn run(&self, page: u64) -> Option<Run<'_>> {
+        let (first, second, place) = Self::place(page);
+        let chunk = self.levels.get(first)?.get()?.get(second)?.get()?;
+        let words = run_words(chunk, place)?;
+        // Pairs with the Release store in `note_run`.
+        let start_units = words.load(Ordering::Acquire);
+        (start_units != 0).then_some(Run { words, start_units, index: page % RUN_PAGES })
+    }
+
+    /// Stores an entry. Callers take turns (by the lock of the store).
+    pub(crate) fn store(&self, page: u64, entry: Entry) {
+        let (chunk, place) = self.chunk_or_make(page);
+        // Before the entry, so that who looks at the run again after a read sees this no later than the entry.
+        if let Some(run) = run_words(chunk, place) {
+            run.store(0, Ordering::Relaxed);
+        }
+        store(&chunk.entries.pairs()[place], entry);
+    }
+
+    /// Notes that the pages from `first_page` on, as many as a run has, were just loaded and lie one behind the other.
+    pub(crate) fn note_run(&self, first_page: u64, start_units: u64) {
+        let (chunk, place) = self.chunk_or_make(first_page);
+        if let Some(run) = run_words(chunk, place) {
+            // Pairs with the Acquire load in `run`: who sees it sees the entries.
+            run.store(start_units, Ordering::Release);
+        }
+    }
+
+    /// The chunk of a page below [`crate::format::PAGES_MAX`], which takes memory as it is stored to, and the page's
+    /// place in there.
+    fn chunk_or_make(&self, page: u64) -> (&Chunk, usize) {
         let (first, second, place) = Self::place(page);
         let chunk = &self.levels[first].get_or_init(empty)[second];
         // Small stores are in the beginning of the first one, which is not to take 2 MiB at once.
         let plain_bytes = if page < CHUNK_PAGES { 1 } else { 0 };
-        let chunk = chunk.get_or_init(|| Zeroed::new(CHUNK_PAGES as usize, plain_bytes));
-        &chunk.pairs()[place]
+        let chunk = chunk.get_or_init(|| Chunk {
+            entries: Zeroed::new(CHUNK_PAGES as usize, plain_bytes),
+            runs: Zeroed::new((CHUNK_PAGES / RUN_PAGES / 2) as usize, 0),
+        });
+        (chunk, place)
     }
 
     /// Whether an entry that was loaded is still what it was, as [`is_still`].
     pub(crate) fn is_still(&self, page: u64, entry: Entry) -> bool {
         self.get(page).is_some_and(|words| is_still(words, entry))
+    }
+}
+
+/// The run of the page at this place of a chunk.
+#[inline]
+fn run_words(chunk: &Chunk, place: usize) -> Option<&AtomicU64> {
+    let run = place / RUN_PAGES as usize;
+    chunk.runs.pairs().get(run / 2).map(|pair| &pair[run % 2])
+}
+
+/// Pages that lie one behind the other, as long as none of them is stored.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    words: &'a AtomicU64,
+    start_units: u64,
+    index: u64,
+}
+
+impl Run<'_> {
+    /// How many pages a run has. A leaf of the page table has whole runs.
+    pub(crate) const PAGES: u64 = RUN_PAGES;
+
+    /// Where the page is, in units.
+    #[inline]
+    pub(crate) fn offset_units(&self, page_units: u64) -> u64 {
+        self.start_units + self.index * page_units
+    }
+
+    /// Whether no entry of the run was stored, after the reads that came before in this thread.
+    #[inline]
+    pub(crate) fn is_still(&self) -> bool {
+        // Reads of the block stay before the load.
+        fence(Ordering::Acquire);
+        self.words.load(Ordering::Relaxed) == self.start_units
     }
 }
 
@@ -82,8 +162,7 @@ pub(crate) fn is_still(words: &[AtomicU64; 2], entry: Entry) -> bool {
     words[0].load(Ordering::Relaxed) == entry.0 && words[1].load(Ordering::Relaxed) == entry.1
 }
 
-/// Stores an entry. Callers take turns (by the lock of the store).
-pub(crate) fn store(words: &[AtomicU64; 2], entry: Entry) {
+fn store(words: &[AtomicU64; 2], entry: Entry) {
     words[1].store(entry.1, Ordering::Relaxed);
     // Pairs with the Acquire load in `load`.
     words[0].store(entry.0, Ordering::Release);
@@ -100,11 +179,18 @@ mod tests {
         let pages = [0, 1, 4095, 4096, 8191, 8192, 12287, 12288, 1 << 20, (1 << 20) - 1, 7 << 20];
         for page in pages {
             assert!(words.get(page).is_none_or(|entry| load(entry).0 == crate::format::NOT_LOADED));
-            store(words.get_or_make(page), Entry::stored(page + 1, page, 7));
+            words.store(page, Entry::stored(page + 1, page, 7));
         }
         for page in pages {
             assert_eq!(load(words.get(page).unwrap()), Entry::stored(page + 1, page, 7), "{page}");
         }
+        words.note_run(4096, 9);
+        assert_eq!(words.run(4096 + 255).map(|run| run.offset_units(2)), Some(9 + 255 * 2));
+        assert!(words.run(4095).is_none() && words.run(4096 + 256).is_none());
+        let run = words.run(4100).unwrap();
+        assert!(run.is_still());
+        words.store(4096 + 255, Entry::ABSENT);
+        assert!(!run.is_still() && words.run(4096).is_none());
         assert!(words.get(crate::format::PAGES_MAX - 1).is_none());
         assert!(words.get(u64::MAX >> 1).is_none());
     }
