@@ -13,14 +13,12 @@ mod limits;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mapfall::{BlockAddr, CheckpointOptions, Error, IoMode, IoOptions, PageId, Result, Store, VerifyOptions};
 use rustix::process::Resource;
 
-use children::say;
 use common::scratch;
-use limits::{MIB, alone, alone_with_mounts, fill, ignore_file_size_signal, limit, small_tmpfs};
+use limits::{MIB, alone, alone_with_mounts, fill, ignore_file_size_signal, limit, run, small_tmpfs};
 
 const DISK_BYTES: u64 = 16 * MIB;
 /// A page of one unit, of several, and one whose nodes are larger than it is.
@@ -309,16 +307,6 @@ fn a_full_tmpfs() {
             a_store_without_room(&Disk::mounted(dir.path()));
         }
     });
-}
-
-/// Runs a program that makes or mounts a file system. Where it cannot, that is said.
-fn run(test: &str, program: &str, args: &[&str], at: &Path) -> bool {
-    let output = Command::new(program).args(args).arg(at).output();
-    let done = output.as_ref().is_ok_and(|output| output.status.success());
-    if !done {
-        say(&format!("SKIPPED {test}: {program} {args:?}: {output:?}"));
-    }
-    done
 }
 
 #[test]

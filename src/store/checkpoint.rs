@@ -12,7 +12,7 @@
 //! can know what is on the device, and the store takes no more writes.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry as Slot;
+use std::collections::btree_map;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
@@ -277,11 +277,11 @@ fn undo(inner: &Inner, cut: Cut) {
     let meta_ref = &mut *meta;
     for (page, entry) in cut.changes {
         match meta_ref.changes.entry(page) {
-            Slot::Vacant(place) => {
+            btree_map::Entry::Vacant(place) => {
                 place.insert(entry);
             }
             // Replaced since, and no checkpoint will ever have it.
-            Slot::Occupied(_) => inner.free_entry(meta_ref, entry),
+            btree_map::Entry::Occupied(_) => inner.free_entry(meta_ref, entry),
         }
     }
     for (start, block) in cut.blocks {

@@ -46,14 +46,13 @@ pub(super) fn commit(inner: &Inner, cut: &Cut) -> Result<Committed> {
     let mut commit =
         Commit { inner, cut, last, generation, used: Vec::new(), freed: Vec::new(), freed_for_good: Vec::new() };
     let mut sink = Sink::new(inner, cut);
-    let slot = match commit.write_all(&names, &mut sink) {
+    let (slot, names) = match commit.write_all(&names, &mut sink) {
         Ok(made) => made,
         Err(error) => {
             sink.abandon();
             return Err(error);
         }
     };
-    let (slot, names) = slot;
     let report = CheckpointReport {
         nodes_written: sink.nodes_written,
         bytes_written: sink.bytes_written,
@@ -149,7 +148,6 @@ impl Commit<'_> {
         let tree = self.last.pages;
         let mut leaves = self.moved_leaves(Part::PageTable, &tree)?;
         leaves.extend(self.cut.changes.keys().map(|page| page / leaf_pages));
-        // The first leaf of a node that has none there was only a way to the node.
         let leaves: Vec<_> = leaves.into_iter().collect();
         let (used, freed, death) = (&mut self.used, &mut self.freed, self.generation);
         let mut change = |leaf: u64, words: &mut [u64]| {

@@ -11,7 +11,7 @@ use super::volume::{Volume, WRITER_BYTE, read_superblocks, superblock};
 use crate::checksum::ChecksumKind;
 use crate::error::{Error, Operation, Part, Result};
 use crate::extent::Fit;
-use crate::format::{Geometry, HEADER_BYTES, Names, SLOT_BYTES, SLOT_OFFSETS, Slot, Superblock};
+use crate::format::{BlockAddr, Child, Geometry, HEADER_BYTES, Names, SLOT_BYTES, SLOT_OFFSETS, Slot, Superblock};
 use crate::io::{BlockIo, SyncKind};
 use crate::options::IoOptions;
 use crate::sys::lock::LockFile;
@@ -270,7 +270,8 @@ fn end_units(volume: &Volume, slot: &Slot, file_units: u64) -> Result<u64> {
     }
     let nodes = volume.nodes(Part::SpaceMap);
     let mut last = None;
-    tree::walk(nodes, &slot.space, 0, &mut |node| {
+    // What is in use before the file's end changes nothing.
+    tree::walk(nodes, &slot.space, file_units / volume.geometry.leaf_units(), &mut |node| {
         if node.height == 0 && node.child.count > 0 {
             last = Some((node.child, node.first_leaf));
         }
@@ -360,10 +361,8 @@ pub(super) fn read_names(volume: &Volume, slot: &Slot) -> Result<Names> {
     let mut bytes = vec![0; child.count as usize];
     let offset = volume.geometry.offset(child.offset_units);
     volume.read_at(Part::Names, offset, &mut bytes)?;
-    let found = volume.seeds.checksum(offset, child.generation, &bytes);
-    if found != child.checksum {
-        return Err(corrupt(format!("expected checksum {:08x}, found {found:08x}", child.checksum)));
-    }
+    let Child { generation, checksum, .. } = child;
+    volume.prove(Part::Names, &BlockAddr { offset, len_bytes: bytes.len() as u32, generation, checksum }, &bytes)?;
     Names::decode(&bytes).ok_or_else(|| corrupt("expected names, found other values".to_owned()))
 }
 

@@ -367,8 +367,7 @@ impl super::table::Table {
                 && match entry.state() {
                     PageState::Stored { offset_units, sequence, checksum } => {
                         let address = page_address(volume, offset_units, sequence, checksum);
-                        let found = || volume.seeds.checksum(address.offset, sequence, read.buf);
-                        self.is_still(read.page.0, *entry) && (!volume.verify || found() == checksum)
+                        self.is_still(read.page.0, *entry) && volume.accepts(&address, read.buf)
                     }
                     _ => false,
                 };

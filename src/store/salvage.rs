@@ -19,7 +19,7 @@ use super::volume::{Volume, superblock};
 use super::{CheckpointOptions, Store};
 use crate::error::{Error, Part, Result};
 use crate::extent::{Extent, Fit};
-use crate::format::{Entry, Names, PAGES_MAX, PageState, RECORD_BYTES, Record, Slot, Superblock};
+use crate::format::{Entry, Names, PAGES_MAX, PageState, RECORD_BYTES, Record, Slot};
 use crate::io::BlockIo;
 use crate::options::IoOptions;
 use crate::tree::{Flow, walk};
@@ -80,8 +80,7 @@ impl StoreOptions {
         if has_writer(&lock_file(source, false)?).map_err(|error| lock_error(source, error))? {
             return Err(Error::Locked { path: source.into() });
         }
-        let (superblock, slot, from_record) = find_checkpoint(&*io, &source.into())?;
-        let source = Volume::new(io, source.into(), None, superblock, true);
+        let (source, slot, from_record) = find_checkpoint(io, source.into())?;
         let target_io = IoOptions::new().write(true).create_new(true).open(destination)?;
         let mut salvage = Salvage { source, slot, report: SalvageReport { from_record, ..SalvageReport::default() } };
         let result = salvage.write(target_io, destination.into(), progress);
@@ -93,41 +92,27 @@ impl StoreOptions {
     }
 }
 
-/// The newest checkpoint, by the header or by a record.
-fn find_checkpoint(io: &dyn BlockIo, path: &Arc<Path>) -> Result<(Superblock, Slot, bool)> {
-    let by_header = superblock(io, path);
-    if let Ok(superblock) = &by_header {
-        // The borrow ends here; slots are read by a volume of their own.
-        if let Some(slot) = newest_readable_slot(io, superblock)? {
-            return Ok((*superblock, slot, false));
-        }
-    }
-    let newest = records(io)?.into_iter().max_by_key(|record| record.slot.generation);
-    match (newest, by_header) {
-        (Some(record), _) => Ok((record.superblock, record.slot, true)),
-        (None, Err(error)) => Err(error),
-        (None, Ok(_)) => Err(Error::NotAStore { path: path.clone(), problem: "no checkpoint was found".to_owned() }),
-    }
-}
-
-fn newest_readable_slot(io: &dyn BlockIo, superblock: &Superblock) -> Result<Option<Slot>> {
-    let mut newest: Option<Slot> = None;
-    let mut bytes = [0; crate::format::SLOT_BYTES];
-    for at in crate::format::SLOT_OFFSETS {
-        for copy in 0..crate::format::SLOT_COPIES {
-            match io.read_at(at + (copy * bytes.len()) as u64, &mut bytes) {
-                Err(Error::PastEnd { .. }) => continue,
-                result => result?,
-            }
-            if let Ok(slot) = Slot::decode(&bytes)
-                && slot.uuid == superblock.uuid
-                && newest.as_ref().is_none_or(|newest| newest.generation < slot.generation)
-            {
-                newest = Some(slot);
+/// The newest checkpoint, and whether it was found by a record and not by the header.
+fn find_checkpoint(io: Box<dyn BlockIo>, path: Arc<Path>) -> Result<(Volume, Slot, bool)> {
+    let (io, error) = match superblock(&*io, &path) {
+        Ok(superblock) => {
+            let volume = Volume::new(io, path.clone(), None, superblock, true);
+            match volume.newest_slot() {
+                Ok(slot) => return Ok((volume, slot, false)),
+                Err(error @ Error::Io { .. }) => return Err(error),
+                Err(_) => {
+                    let problem = "no checkpoint was found".to_owned();
+                    (volume.io, Error::NotAStore { path: path.clone(), problem })
+                }
             }
         }
-    }
-    Ok(newest)
+        Err(error) => (io, error),
+    };
+    let Some(Record { superblock, slot }) = records(&*io)?.into_iter().max_by_key(|record| record.slot.generation)
+    else {
+        return Err(error);
+    };
+    Ok((Volume::new(io, path, None, superblock, true), slot, true))
 }
 
 /// Every record in the file. Old ones are there too, where their space was not used again.

@@ -12,7 +12,7 @@ use crate::tree::NodeSink;
 const UNITS_AHEAD: u64 = 64;
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// Nodes on their way to the file. Whatever it took and did not use, [`Sink::unused`] has.
+/// Nodes on their way to the file.
 pub(super) struct Sink<'a> {
     inner: &'a Inner,
     /// Whether everything goes as low as can be.

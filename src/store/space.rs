@@ -236,11 +236,7 @@ impl Space {
 }
 
 /// The runs of clear bits. `words` describe the units from `first` on; without any, all are clear.
-pub(super) fn free_extents(
-    words: Option<&[u64]>,
-    first: u64,
-    within: std::ops::Range<u64>,
-) -> impl Iterator<Item = Extent> {
+fn free_extents(words: Option<&[u64]>, first: u64, within: std::ops::Range<u64>) -> impl Iterator<Item = Extent> {
     let mut at = within.start;
     std::iter::from_fn(move || {
         let run_end = |from: u64, used: bool| {

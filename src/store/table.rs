@@ -120,8 +120,8 @@ impl Table {
         let read = volume.io.read_at(offset, buf).is_ok();
         let whole = !volume.verify
             || self.words.get(page).map(tree::load).is_some_and(|entry| match entry.state() {
-                PageState::Stored { sequence, checksum, .. } => {
-                    volume.seeds.checksum(offset, sequence, buf) == checksum
+                PageState::Stored { offset_units, sequence, checksum } => {
+                    volume.accepts(&page_address(volume, offset_units, sequence, checksum), buf)
                 }
                 _ => false,
             });
@@ -145,11 +145,8 @@ impl Table {
                 let address = page_address(volume, offset_units, sequence, checksum);
                 let result = volume.io.read_at(address.offset, buf);
                 // The block was this page's all the while.
-                if tree::is_still(words, entry) && result.is_ok() {
-                    let whole = !volume.verify || volume.seeds.checksum(address.offset, sequence, buf) == checksum;
-                    if whole {
-                        return Ok(());
-                    }
+                if tree::is_still(words, entry) && result.is_ok() && volume.accepts(&address, buf) {
+                    return Ok(());
                 }
             }
         }

@@ -69,6 +69,12 @@ impl Volume {
         }
     }
 
+    /// Whether bytes may be returned: they are those of the address, or reads are not verified.
+    #[inline]
+    pub(super) fn accepts(&self, address: &BlockAddr, bytes: &[u8]) -> bool {
+        !self.verify || self.seeds.checksum(address.offset, address.generation, bytes) == address.checksum
+    }
+
     /// Holds bytes against their checksum.
     #[inline]
     pub(super) fn prove(&self, part: Part, address: &BlockAddr, bytes: &[u8]) -> Result<()> {

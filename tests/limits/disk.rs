@@ -3,30 +3,19 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use mapfall::{BlockIo, Error, FallbackReason, IoOptions, Operation, SyncKind};
 use rustix::process::Resource;
 
-use crate::children::{maps_files, say};
+use crate::children::maps_files;
 use crate::common::{scratch, stats};
 use crate::limits::{
     BLOCK, MIB, all_mapped, alone, alone_with_mounts, block, blocks, check_block, check_hole, fallbacks, fill,
-    ignore_file_size_signal, limit, make, map_stats, mapped_in_the_end, small_tmpfs,
+    ignore_file_size_signal, limit, make, map_stats, mapped_in_the_end, run, small_tmpfs,
 };
 use crate::{blocks_of, open_to_write};
-
-/// Runs a program that makes or mounts a file system. Where it cannot, that is said.
-fn run(test: &str, program: &str, args: &[&str], at: &Path) -> bool {
-    let output = Command::new(program).args(args).arg(at).output();
-    let done = output.as_ref().is_ok_and(|output| output.status.success());
-    if !done {
-        say(&format!("SKIPPED {test}: {program} {args:?}: {output:?}"));
-    }
-    done
-}
 
 fn open_either(maps: bool, path: &Path) -> Box<dyn BlockIo> {
     let options = IoOptions::new().write(true);

@@ -211,3 +211,13 @@ pub(crate) fn all_mapped(file: &dyn BlockIo, numbers: impl Iterator<Item = u64>)
     assert_eq!((after.mmap.reads, after.pread.reads), (before.mmap.reads + count, before.pread.reads), "{after:?}");
     assert_eq!(after.fallbacks, before.fallbacks);
 }
+
+/// Runs a program that makes or mounts a file system. Where it cannot, that is said.
+pub(crate) fn run(test: &str, program: &str, args: &[&str], at: &Path) -> bool {
+    let output = Command::new(program).args(args).arg(at).output();
+    let done = output.as_ref().is_ok_and(|output| output.status.success());
+    if !done {
+        say(&format!("SKIPPED {test}: {program} {args:?}: {output:?}"));
+    }
+    done
+}
