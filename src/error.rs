@@ -200,6 +200,51 @@ impl Error {
             _ => None,
         }
     }
+
+    /// The same error once more, for another thread that was waiting for what failed.
+    pub(crate) fn again(&self) -> Error {
+        let path = |path: &Arc<Path>| path.clone();
+        match self {
+            Error::PastEnd { offset, wanted_bytes, file_len_bytes } => {
+                Error::PastEnd { offset: *offset, wanted_bytes: *wanted_bytes, file_len_bytes: *file_len_bytes }
+            }
+            Error::Io { operation, path, offset, len_bytes, source } => Error::Io {
+                operation: *operation,
+                path: path.clone(),
+                offset: *offset,
+                len_bytes: *len_bytes,
+                source: match source.raw_os_error() {
+                    Some(number) => io::Error::from_raw_os_error(number),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                },
+            },
+            Error::ReadOnly { operation, path } => Error::ReadOnly { operation: *operation, path: path.clone() },
+            Error::NotARegularFile { path: file, found } => Error::NotARegularFile { path: path(file), found: *found },
+            Error::OffsetOverflow { operation, offset, len_bytes } => {
+                Error::OffsetOverflow { operation: *operation, offset: *offset, len_bytes: *len_bytes }
+            }
+            Error::InvalidOption { option, expected, found } => {
+                Error::InvalidOption { option, expected, found: found.clone() }
+            }
+            Error::Corrupt { path: file, part, offset, problem } => {
+                Error::Corrupt { path: path(file), part: *part, offset: *offset, problem: problem.clone() }
+            }
+            Error::NotAStore { path: file, problem } => Error::NotAStore { path: path(file), problem: problem.clone() },
+            Error::Unsupported { path: file, problem } => {
+                Error::Unsupported { path: path(file), problem: problem.clone() }
+            }
+            Error::Locked { path: file } => Error::Locked { path: path(file) },
+            Error::Poisoned { cause } => Error::Poisoned { cause: cause.clone() },
+            Error::NoSuchPage { page } => Error::NoSuchPage { page: *page },
+            Error::WrongLength { expected_bytes, found_bytes } => {
+                Error::WrongLength { expected_bytes: *expected_bytes, found_bytes: *found_bytes }
+            }
+            Error::InvalidAddress { problem } => Error::InvalidAddress { problem: problem.clone() },
+            Error::NoSuchCheckpoint { name } => Error::NoSuchCheckpoint { name: name.clone() },
+            Error::CheckpointExists { name } => Error::CheckpointExists { name: name.clone() },
+            Error::Batch { index, source } => Error::Batch { index: *index, source: Box::new(source.again()) },
+        }
+    }
 }
 
 /// What was being done when an error occurred.
@@ -292,6 +337,8 @@ pub enum Part {
     Page(u64),
     /// A block.
     Block,
+    /// The file of a warm set, which names cached blocks.
+    WarmSet,
 }
 
 impl fmt::Display for Part {
@@ -306,6 +353,7 @@ impl fmt::Display for Part {
             Part::HeldList => f.write_str("held list node"),
             Part::Record => f.write_str("checkpoint record"),
             Part::Block => f.write_str("block"),
+            Part::WarmSet => f.write_str("warm set"),
         }
     }
 }

@@ -119,6 +119,11 @@ impl FreeSpace {
         self.by_offset.first_ending_from(extent.start + 1).is_some_and(|next| next.start < extent.end())
     }
 
+    /// The free extent that a unit is in.
+    pub(crate) fn around(&self, unit: u64) -> Option<Extent> {
+        self.by_offset.first_ending_from(unit + 1).filter(|extent| extent.start <= unit)
+    }
+
     /// The free extent at the highest offset.
     pub(crate) fn last(&self) -> Option<Extent> {
         self.by_offset.last()

@@ -21,6 +21,7 @@
 //!
 //! Linux on x86-64 and aarch64 has the map. On other processors Linux builds serve every file by `pread(2)`.
 
+mod cache;
 mod checksum;
 mod error;
 mod extent;
@@ -36,6 +37,7 @@ mod tree;
 #[cfg(feature = "workload")]
 pub mod workload;
 
+pub use cache::{BlockCache, CacheKey, CacheOptions, CachePolicy, CacheRead, CacheStats, CachedBlock};
 pub use checksum::ChecksumKind;
 pub use error::{Error, FileKind, Operation, Part, Result};
 pub use extent::Fit;
@@ -45,7 +47,8 @@ pub use map_options::{Advice, HugePages};
 pub use options::{IoMode, IoOptions};
 pub use stats::{FallbackReason, Fallbacks, IoStats, MapStats, PathStats};
 pub use store::{
-    Blocks, CheckpointInfo, CheckpointOptions, CheckpointReport, CompactProgress, Compaction, HeaderCopy, Layout,
-    PageId, PageRead, Pages, PendingCheckpoint, Problem, ProblemKind, SalvageReport, Snapshot, Store, StoreInfo,
-    StoreOptions, StoreStats, TreeInfo, Verification, VerifyOptions, VerifyReport,
+    Blocks, BypassStats, CacheBypass, CacheWrites, CheckpointInfo, CheckpointOptions, CheckpointReport,
+    CompactProgress, Compaction, HeaderCopy, Layout, PageId, PageRead, Pages, PendingCheckpoint, Problem, ProblemKind,
+    SalvageReport, Snapshot, Store, StoreCache, StoreCacheStats, StoreInfo, StoreOptions, StoreStats, TreeInfo,
+    Verification, VerifyOptions, VerifyReport,
 };

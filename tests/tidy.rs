@@ -9,12 +9,13 @@ use std::path::Path;
 use mapfall::FallbackReason;
 
 /// The library's modules, lowest first. Each uses only those before it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "error",
     "checksum",
     "extent",
     "sys",
     "stats",
+    "cache",
     "map_options",
     "io",
     "options",

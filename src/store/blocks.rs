@@ -6,7 +6,8 @@ use super::Store;
 use super::held;
 use super::inner::{BlockChange, Inner};
 use super::space::Map;
-use crate::error::{Error, Result};
+use crate::cache::CachedBlock;
+use crate::error::{Error, Part, Result};
 use crate::extent::Extent;
 use crate::format::{BlockAddr, HEADER_BYTES};
 
@@ -55,6 +56,8 @@ impl Blocks {
                 meta.in_flight_units -= units;
                 let change = BlockChange { units, generation: address.generation, live: true };
                 meta.blocks.insert(extent.start, change);
+                drop(meta);
+                inner.volume.note_written(address, bytes);
             }
             Err(_) => inner.return_space(&mut meta, extent),
         }
@@ -80,6 +83,17 @@ impl Blocks {
     /// asked for.
     pub fn read_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
         self.inner.volume.read_block_vec(address)
+    }
+
+    /// Borrows a block's bytes from the cache, loading them if need be. Without a cache, or where it has no room, they
+    /// are read into memory of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Blocks::read_vec`].
+    pub fn pin(&self, address: &BlockAddr) -> Result<CachedBlock<'_>> {
+        self.inner.volume.check_place(address)?;
+        self.inner.volume.pin(Part::Block, address)
     }
 
     /// Makes an end of a block. Its space is used again when a checkpoint without it is durable, and no snapshot has
@@ -112,6 +126,7 @@ impl Blocks {
                 // No checkpoint has it, so it is free at once.
                 meta.blocks.remove(&extent.start);
                 inner.free_now(meta, extent);
+                inner.volume.forget(address);
                 Ok(())
             }
             None => {
@@ -128,6 +143,7 @@ impl Blocks {
                 }
                 let change = BlockChange { units, generation: address.generation, live: false };
                 meta.blocks.insert(extent.start, change);
+                inner.volume.forget(address);
                 Ok(())
             }
         }

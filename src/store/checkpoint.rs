@@ -211,11 +211,13 @@ impl PendingCheckpoint<'_> {
         match commit(self.inner, &cut) {
             Ok(committed) => {
                 let report = CheckpointReport {
-                    cut_ns: nanoseconds(self.cut_took),
+                    cut_ns: super::nanoseconds(self.cut_took),
                     pages_changed: cut.changes.len() as u64,
                     ..committed.report
                 };
-                publish(self.inner, committed, report, &cut, start)
+                let report = publish(self.inner, committed, report, &cut, start)?;
+                self.inner.note_durable(&cut.changes);
+                Ok(report)
             }
             Err(error) => {
                 tracing::warn!(%error, "a checkpoint failed");
@@ -255,12 +257,12 @@ fn publish(
     meta.names = committed.names;
     meta.dropped.retain(|name| !cut.dropped.contains(name));
     drop(meta);
-    report.publish_ns = nanoseconds(locked.elapsed());
+    report.publish_ns = super::nanoseconds(locked.elapsed());
     let released = inner.release(committed.freed);
     let mut meta = inner.meta.lock();
     let trimmed = meta.space.trim(&inner.volume, cut.move_nodes_from.is_some());
     end(inner, meta);
-    report.commit_ns = nanoseconds(start.elapsed());
+    report.commit_ns = super::nanoseconds(start.elapsed());
     tracing::debug!(?report, "a checkpoint is durable");
     // It is durable whatever these say.
     for result in [released, trimmed] {
@@ -317,8 +319,4 @@ fn check_options(options: &CheckpointOptions) -> Result<()> {
 
 fn invalid(option: &'static str, expected: &'static str, found: String) -> Error {
     Error::InvalidOption { option, expected, found }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -197,6 +197,7 @@ impl Inner {
     /// Makes an entry what a page is, and frees what it was if no checkpoint has that.
     pub(super) fn install(&self, meta: &mut Meta, page: u64, old: Entry, new: Entry) {
         self.table.store(page, new);
+        self.volume.address_of(old).iter().for_each(|address| self.volume.forget(address));
         meta.live_pages += u64::from(new.is_live());
         meta.live_pages -= u64::from(old.is_live());
         if let Some(change) = meta.changes.insert(page, new) {

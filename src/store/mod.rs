@@ -17,6 +17,8 @@
 
 mod audit;
 mod blocks;
+mod bypass;
+mod cached;
 mod checkpoint;
 mod commit;
 mod compact;
@@ -33,10 +35,13 @@ mod table;
 mod units;
 mod verify;
 mod volume;
+mod warm;
 
 use std::sync::Arc;
 
 pub use blocks::Blocks;
+pub use bypass::{BypassStats, CacheBypass};
+pub use cached::{CacheWrites, StoreCache, StoreCacheStats};
 pub use checkpoint::{CheckpointOptions, CheckpointReport, PendingCheckpoint};
 pub use compact::{CompactProgress, Compaction};
 pub use info::{HeaderCopy, Layout, StoreInfo, TreeInfo};
@@ -161,6 +166,12 @@ impl Store {
         }
     }
 
+    /// What was done with the cache. Nothing without one.
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<StoreCacheStats> {
+        self.inner.volume.cache_stats()
+    }
+
     /// What the file's I/O did so far.
     #[must_use]
     pub fn io_stats(&self) -> IoStats {
@@ -170,6 +181,7 @@ impl Store {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.save_for_warm_up();
         // Free space at the end is in no checkpoint, so nobody misses it.
         if self.volume.lock.is_some()
             && !self.is_poisoned()
@@ -178,4 +190,8 @@ impl Drop for Inner {
             tracing::debug!(%error, "the file was not shortened");
         }
     }
+}
+
+fn nanoseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Store;
+use super::cached::{FileCache, StoreCache};
 use super::inner::Inner;
 use super::space::Space;
 use super::volume::{Volume, WRITER_BYTE, read_superblocks, superblock};
@@ -49,6 +50,7 @@ pub struct StoreOptions {
     uuid: Option<[u8; 16]>,
     verification: Verification,
     fit: Fit,
+    cache: Option<StoreCache>,
 }
 
 impl Default for StoreOptions {
@@ -69,6 +71,7 @@ impl StoreOptions {
             uuid: None,
             verification: Verification::default(),
             fit: Fit::Best,
+            cache: None,
         }
     }
 
@@ -122,6 +125,26 @@ impl StoreOptions {
     pub fn fit(mut self, fit: Fit) -> Self {
         self.fit = fit;
         self
+    }
+
+    /// A cache to read blocks and pages through. Default: none.
+    #[must_use]
+    pub fn cache(mut self, cache: StoreCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// A volume of the file, with its part of the cache.
+    pub(super) fn volume(
+        &self,
+        io: Box<dyn BlockIo>,
+        path: Arc<Path>,
+        lock: Option<LockFile>,
+        superblock: Superblock,
+    ) -> Volume {
+        let verify = self.verification == Verification::Always;
+        let cache = self.cache.as_ref().map(FileCache::new);
+        Volume { cache, ..Volume::new(io, path, lock, superblock, verify) }
     }
 
     /// Makes a store, and opens it for writing. The file must not exist.
@@ -202,10 +225,6 @@ impl StoreOptions {
         self.io.clone().write(false).create(false).create_new(false)
     }
 
-    pub(super) fn verifies(&self) -> bool {
-        self.verification == Verification::Always
-    }
-
     fn superblock(&self) -> Result<Superblock> {
         let unit_bytes = self.unit_bytes.unwrap_or(self.page_bytes.min(4096));
         let found = || format!("unit_bytes {unit_bytes}, page_bytes {}", self.page_bytes);
@@ -232,7 +251,7 @@ impl StoreOptions {
     ) -> Result<Store> {
         let slot = empty_slot(&superblock);
         write_header(&*io, &superblock, &slot)?;
-        let volume = Volume::new(io, path, lock, superblock, self.verifies());
+        let volume = self.volume(io, path, lock, superblock);
         let space = Space::new(slot.end_units, self.fit, false);
         Ok(Store { inner: Arc::new(Inner::new(Arc::new(volume), slot, Names::default(), space)) })
     }
@@ -244,7 +263,7 @@ impl StoreOptions {
             return Err(Error::Unsupported { path, problem });
         }
         heal_superblocks(&*io, &superblock)?;
-        let volume = Arc::new(Volume::new(io, path, lock, superblock, self.verifies()));
+        let volume = Arc::new(self.volume(io, path, lock, superblock));
         let slot = volume.newest_slot()?;
         let names = read_names(&volume, &slot)?;
         settle_slots(&volume, &slot)?;
@@ -258,6 +277,7 @@ impl StoreOptions {
         if readers.iter().any(|generation| *generation < last) {
             inner.meta.lock().space = Space::new(end, self.fit, true);
         }
+        inner.warm_up();
         Ok(Store { inner: Arc::new(inner) })
     }
 }

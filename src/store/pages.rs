@@ -174,8 +174,8 @@ impl Pages {
         }
         let mut written: Vec<Entry> = Vec::with_capacity(batch.len());
         let result = inner.write_blocks(batch.iter().map(|(_, bytes)| *bytes), &mut written);
-        let mut meta = inner.meta.lock();
-        let meta = &mut *meta;
+        let mut guard = inner.meta.lock();
+        let meta = &mut *guard;
         let gone = batch.iter().find(|(page, _)| !inner.table.loaded(page.0).is_some_and(Entry::is_live));
         let result = result.and(gone.map_or(Ok(()), |(page, _)| Err(Error::NoSuchPage { page: page.0 })));
         for (index, entry) in written.iter().enumerate() {
@@ -184,6 +184,10 @@ impl Pages {
                 (Ok(()), Some(old)) => inner.install(meta, batch[index].0.0, old, *entry),
                 _ => inner.free_entry(meta, *entry),
             }
+        }
+        drop(guard);
+        if result.is_ok() {
+            inner.note_pages_written(batch, &written);
         }
         result
     }
@@ -352,9 +356,12 @@ impl super::table::Table {
         // The entries first, so that the waits for them overlap, then the blocks as a batch of the file's.
         let entries: Vec<_> = batch.iter().map(|read| self.loaded(read.page.0).unwrap_or(Entry::ABSENT)).collect();
         let mut reads = Vec::with_capacity(batch.len());
-        for (entry, read) in entries.iter().zip(batch.iter_mut()) {
+        let mut cached = vec![false; batch.len()];
+        for ((entry, read), cached) in entries.iter().zip(batch.iter_mut()).zip(&mut cached) {
+            *cached = self.read_if_cached(volume, read.page.0, *entry, read.buf);
             if let PageState::Stored { offset_units, .. } = entry.state()
                 && read.buf.len() == volume.geometry.page_bytes as usize
+                && !*cached
             {
                 reads.push(BatchRead { offset: volume.geometry.offset(offset_units), buf: read.buf });
             }
@@ -362,6 +369,9 @@ impl super::table::Table {
         let all_read = volume.io.read_batch(&mut reads).is_ok();
         let mut first = None;
         for (index, (entry, read)) in entries.iter().zip(batch).enumerate() {
+            if cached[index] {
+                continue;
+            }
             let whole = all_read
                 && read.buf.len() == volume.geometry.page_bytes as usize
                 && match entry.state() {
@@ -371,7 +381,9 @@ impl super::table::Table {
                     }
                     _ => false,
                 };
-            if !whole && let Err(error) = self.read(volume, source, read.page.0, read.buf) {
+            if whole {
+                self.keep(volume, read.page.0, *entry, read.buf);
+            } else if let Err(error) = self.read(volume, source, read.page.0, read.buf) {
                 first.get_or_insert((index, error));
             }
         }

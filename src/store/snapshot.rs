@@ -150,7 +150,7 @@ impl StoreOptions {
     pub fn open_snapshot_io(&self, io: Box<dyn BlockIo>) -> Result<Snapshot> {
         let path: Arc<Path> = Path::new("(own I/O)").into();
         let superblock = superblock(&*io, &path)?;
-        let volume = Volume::new(io, path, None, superblock, self.verifies());
+        let volume = self.volume(io, path, None, superblock);
         let slot = volume.newest_slot()?;
         let names = read_names(&volume, &slot)?;
         let (view, _) = view(&slot, &names, None)?;
@@ -161,7 +161,7 @@ impl StoreOptions {
         let io = self.read_only_io().open(path)?;
         let shared: Arc<Path> = path.into();
         let superblock = superblock(&*io, &shared)?;
-        let volume = Volume::new(io, shared, None, superblock, self.verifies());
+        let volume = self.volume(io, shared, None, superblock);
         // A writer that makes a checkpoint looks at the locks after its slot is on the device. So if the slot is still
         // the last one when we have its lock, the writer will see us before it uses any space again.
         let lock = lock_file(path, false)?;
@@ -278,6 +278,12 @@ impl Snapshot {
         live_pages(self.volume.geometry.leaf_pages(), self.view.page_limit, |page| {
             self.table.entry(&self.volume, self, page)
         })
+    }
+
+    /// What was done with the cache; that of the store where the store made it. Nothing without one.
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<super::StoreCacheStats> {
+        self.volume.cache_stats()
     }
 
     /// What was read so far through this snapshot's file; that of the store where the store made it.

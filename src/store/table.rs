@@ -10,7 +10,7 @@ use crate::tree::{self, Run, Words};
 /// Entries of pages.
 #[derive(Debug)]
 pub(super) struct Table {
-    words: Words,
+    pub(super) words: Words,
     /// No page has this number or a higher one.
     limit: AtomicU64,
     leaves_loaded: AtomicU64,
@@ -135,6 +135,12 @@ impl Table {
         if page >= self.limit() {
             return Err(Error::NoSuchPage { page });
         }
+        if let Some(cache) = &volume.cache {
+            return match self.read_cached(volume, source, cache, page, buf) {
+                Some(()) => Ok(()),
+                None => self.read_otherwise(volume, source, page, buf),
+            };
+        }
         if let Some(run) = self.words.run(page) {
             if self.read_in_run(volume, page, run, buf) {
                 return Ok(());
@@ -167,10 +173,7 @@ impl Table {
                 PageState::Stored { offset_units, sequence, checksum } => {
                     let address = page_address(volume, offset_units, sequence, checksum);
                     let part = Part::Page(page);
-                    let result = volume.read_at(part, address.offset, buf).and_then(|()| match volume.verify {
-                        true => volume.prove(part, &address, buf),
-                        false => Ok(()),
-                    });
+                    let result = volume.read_proven(part, &address, buf);
                     // Both words are of the same write, and it was the page's when the read was over.
                     let mut settled = None;
                     source.exclusively(&mut || settled = self.loaded(page));

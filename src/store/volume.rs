@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::cached::FileCache;
 use crate::checksum::Seeds;
 use crate::error::{Error, Part, Result};
 use crate::format::{
@@ -30,6 +31,7 @@ pub(super) struct Volume {
     pub(super) seeds: Seeds,
     /// Whether what is read is held against its checksum.
     pub(super) verify: bool,
+    pub(super) cache: Option<FileCache>,
 }
 
 impl Volume {
@@ -41,7 +43,7 @@ impl Volume {
         verify: bool,
     ) -> Self {
         let seeds = Seeds::new(superblock.checksum, &superblock.uuid);
-        Volume { io, path, lock, superblock, geometry: superblock.geometry, seeds, verify }
+        Volume { io, path, lock, superblock, geometry: superblock.geometry, seeds, verify, cache: None }
     }
 
     pub(super) fn nodes(&self, part: Part) -> Nodes<'_> {
@@ -86,26 +88,36 @@ impl Volume {
         Err(self.corrupt(part, address.offset, problem))
     }
 
-    /// Reads a block into a buffer of its length.
-    pub(super) fn read_block(&self, address: &BlockAddr, buf: &mut [u8]) -> Result<()> {
+    /// Whether a block can be where an address says.
+    fn check_start(&self, address: &BlockAddr) -> Result<()> {
         let unit_bytes = u64::from(self.geometry.unit_bytes);
-        if !address.offset.is_multiple_of(unit_bytes) || address.offset < HEADER_BYTES {
-            let problem =
-                format!("expected a multiple of {unit_bytes} from {HEADER_BYTES} up, found {}", address.offset);
-            return Err(Error::InvalidAddress { problem });
+        if address.offset.is_multiple_of(unit_bytes) && address.offset >= HEADER_BYTES {
+            return Ok(());
         }
-        check_len(u64::from(address.len_bytes), buf.len())?;
-        self.read_at(Part::Block, address.offset, buf)?;
-        if self.verify { self.prove(Part::Block, address, buf) } else { Ok(()) }
+        let problem = format!("expected a multiple of {unit_bytes} from {HEADER_BYTES} up, found {}", address.offset);
+        Err(Error::InvalidAddress { problem })
     }
 
-    /// Reads a block whose address may be anything.
-    pub(super) fn read_block_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
+    /// Whether a block can be where an address says, all of it.
+    pub(super) fn check_place(&self, address: &BlockAddr) -> Result<()> {
         let (wanted_bytes, file_len_bytes) = (u64::from(address.len_bytes), self.io.len()?);
         if address.offset.saturating_add(wanted_bytes) > file_len_bytes {
             let offset = address.offset;
             return Err(self.explain(Part::Block, Error::PastEnd { offset, wanted_bytes, file_len_bytes }));
         }
+        self.check_start(address)
+    }
+
+    /// Reads a block into a buffer of its length.
+    pub(super) fn read_block(&self, address: &BlockAddr, buf: &mut [u8]) -> Result<()> {
+        self.check_start(address)?;
+        check_len(u64::from(address.len_bytes), buf.len())?;
+        self.read_cached(Part::Block, address, buf)
+    }
+
+    /// Reads a block whose address may be anything.
+    pub(super) fn read_block_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
+        self.check_place(address)?;
         let mut buf = vec![0; address.len_bytes as usize];
         self.read_block(address, &mut buf)?;
         Ok(buf)

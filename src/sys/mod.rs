@@ -4,17 +4,22 @@
 //! |---|---|---|
 //! | `copy/` | a copy whose source may trap, in assembly on addresses | `window` keeps source and destination valid |
 //! | `fault` | a signal handler that moves the program counter | it acts only inside the copy routine |
+//! | `frames` | a cache's blocks, borrowed, or copied while they change | a claim on each unit, a second look |
 //! | `lock` | `fcntl` with a lock structure | the kernel reads and writes only the one it is passed |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
+//! | `racing` | copies of bytes that may change meanwhile | assembly on addresses, or atomics |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
 //! | `zeroed` | anonymous memory, used as pairs of atomics | it owns the range, and lends nothing but `&` |
 
 pub(crate) mod copy;
 pub(crate) mod fault;
+pub(crate) mod frames;
 pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod process;
+mod racing;
 pub(crate) mod residency;
+pub(crate) mod sync;
 pub(crate) mod window;
 pub(crate) mod zeroed;
 

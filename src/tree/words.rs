@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::format::Entry;
-use crate::sys::zeroed::Zeroed;
+use crate::sys::zeroed::{Pair, Zeroed};
 
 const CHUNK_BITS: u32 = 20;
 const CHUNK_PAGES: u64 = 1 << CHUNK_BITS;
@@ -23,10 +23,10 @@ const RUN_PAGES: u64 = 256;
 /// Entries that are in memory together.
 #[derive(Debug)]
 struct Chunk {
-    entries: Zeroed,
+    entries: Zeroed<Pair>,
     /// For each run the offset of its first page, units, where its pages lie one behind the other and none was stored
     /// since they were loaded; else 0.
-    runs: Zeroed,
+    runs: Zeroed<Pair>,
 }
 
 type Chunks = Box<[OnceLock<Chunk>]>;
@@ -58,7 +58,7 @@ impl Words {
     #[inline]
     pub(crate) fn get(&self, page: u64) -> Option<&[AtomicU64; 2]> {
         let (first, second, place) = Self::place(page);
-        self.levels.get(first)?.get()?.get(second)?.get()?.entries.pairs().get(place)
+        self.levels.get(first)?.get()?.get(second)?.get()?.entries.values().get(place)
     }
 
     /// Where the run of a page says that it is, to be looked at again when it was read there.
@@ -79,7 +79,7 @@ impl Words {
         if let Some(run) = run_words(chunk, place) {
             run.store(0, Ordering::Relaxed);
         }
-        store(&chunk.entries.pairs()[place], entry);
+        store(&chunk.entries.values()[place], entry);
     }
 
     /// Notes that the pages from `first_page` on, as many as a run has, were just loaded and lie one behind the other.
@@ -115,7 +115,7 @@ impl Words {
 #[inline]
 fn run_words(chunk: &Chunk, place: usize) -> Option<&AtomicU64> {
     let run = place / RUN_PAGES as usize;
-    chunk.runs.pairs().get(run / 2).map(|pair| &pair[run % 2])
+    chunk.runs.values().get(run / 2).map(|pair| &pair[run % 2])
 }
 
 /// Pages that lie one behind the other, as long as none of them is stored.

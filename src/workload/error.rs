@@ -50,6 +50,14 @@ pub enum Error {
         cell: String,
     },
 
+    /// A trace cannot be read.
+    #[error(transparent)]
+    Trace(#[from] super::trace::TraceError),
+
+    /// A size of a cache means nothing for the trace.
+    #[error(transparent)]
+    CacheSize(#[from] super::cache_sim::CacheSizeError),
+
     /// The caller's flag asked to stop before there was anything to report.
     #[error("interrupted")]
     Interrupted,

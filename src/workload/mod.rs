@@ -1,4 +1,5 @@
-//! The measuring code behind `mapfall grid` and the benches: passes over a file by several paths, under equal terms.
+//! The measuring code behind `mapfall grid` and the benches: passes over a file by several paths, under equal terms;
+//! and the simulation behind `mapfall cache-sim` ([`cache_sim`] over a [`trace`]).
 //!
 //! The parts, each usable alone: a file of incompressible [`content`], [`pattern`]s of offsets made before the clock
 //! starts, [`contender`]s (the paths that are compared), one timed [`pass`], the state of the page cache before it
@@ -6,6 +7,7 @@
 //! Nothing here prints.
 
 mod bare;
+pub mod cache_sim;
 pub mod cache_state;
 pub mod contender;
 pub mod content;
@@ -17,6 +19,7 @@ pub mod pass;
 pub mod pattern;
 pub mod size;
 pub mod summary;
+pub mod trace;
 pub mod usage;
 
 pub use bare::BareMap;

@@ -14,6 +14,7 @@ use mapfall::workload::pattern::Pattern;
 use mapfall::workload::size::ByteSize;
 use mapfall::{Advice, BlockIo, Error, HugePages, IoOptions, Operation};
 
+use crate::cmd_cache_sim::{self, CacheSimArgs};
 use crate::cmd_compact::CompactArgs;
 use crate::cmd_create::CreateArgs;
 use crate::cmd_dump::DumpArgs;
@@ -46,6 +47,9 @@ pub(crate) enum Command {
     /// states.
     #[command(after_long_help = method::help())]
     Grid(GridArgs),
+    /// Which cache policy and which size? A trace through caches of several policies and sizes, without the blocks
+    #[command(after_long_help = format!("{}\n{EXIT_CODES}", cmd_cache_sim::HELP), after_help = EXIT_CODES)]
+    CacheSim(CacheSimArgs),
     /// Make an empty store
     #[command(after_help = EXIT_CODES)]
     Create(CreateArgs),
@@ -256,7 +260,7 @@ impl GridPlan {
 }
 
 /// Each value once, in the order of first mention.
-fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+pub(crate) fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut kept = Vec::new();
     for value in values {
         if !kept.contains(&value) {

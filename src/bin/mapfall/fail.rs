@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use mapfall::workload::trace::TraceError;
 use mapfall::{Error, Operation};
 
 /// The work itself failed.
@@ -71,6 +72,12 @@ impl From<mapfall::workload::Error> for Failure {
     fn from(error: mapfall::workload::Error) -> Self {
         match error {
             mapfall::workload::Error::Interrupted => Failure::interrupted(),
+            mapfall::workload::Error::CacheSize(error) => Failure::usage(format!("--size: {error}")),
+            // What cannot be read is the machine's fault, unless it is compressed and damaged.
+            mapfall::workload::Error::Trace(TraceError::Read { compressed: false, .. }) => {
+                Failure::while_running(error.to_string())
+            }
+            mapfall::workload::Error::Trace(error) => Failure::usage(error.to_string()),
             error => Failure::while_running(error.to_string()),
         }
     }

@@ -22,6 +22,10 @@ pub(crate) struct JsonArg {
 }
 
 impl JsonArg {
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.json.as_deref()
+    }
+
     /// Reserves the place. `files` are what the command reads or writes, and are not to be replaced.
     pub(crate) fn reserve(&self, files: &[&Path]) -> Result<JsonOutput, Failure> {
         if let Some(json) = &self.json {

@@ -1,6 +1,9 @@
 //! The command line of mapfall.
 
 mod args;
+mod cache_sim_report;
+mod cache_sim_text;
+mod cmd_cache_sim;
 mod cmd_compact;
 mod cmd_create;
 mod cmd_dump;
@@ -54,6 +57,7 @@ fn run() -> Result<ExitCode, Failure> {
     };
     match cli.command {
         Command::Grid(args) => cmd_grid::run(args),
+        Command::CacheSim(args) => cmd_cache_sim::run(args),
         Command::Create(args) => cmd_create::run(&args),
         Command::Info(args) => cmd_info::run(&args),
         Command::Verify(args) => cmd_verify::run(&args),

@@ -4,9 +4,11 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mapfall::workload::cache_sim;
 use mapfall::workload::cache_state::CacheState;
 use mapfall::workload::grid::{Config, Event};
 use mapfall::workload::size::ByteSize;
+use mapfall::workload::trace::Source;
 
 use crate::console;
 
@@ -126,6 +128,52 @@ impl Progress {
     fn time_left(&self) -> String {
         let left_s = (self.warm.left_s() + self.cold.left_s()).ceil() as u64;
         if left_s < 100 { format!("{left_s} s") } else { format!("{} min", left_s.div_ceil(60)) }
+    }
+}
+
+/// Shows a simulation on standard error, if that is a terminal.
+#[derive(Debug)]
+pub(crate) struct SimProgress {
+    bar: ProgressBar,
+    is_simulating: bool,
+}
+
+impl SimProgress {
+    pub(crate) fn new(config: &cache_sim::Config) -> Self {
+        let bar = match &config.source {
+            Source::Files { files, .. } => {
+                let sizes = files.iter().filter_map(|file| std::fs::metadata(&file.path).ok());
+                let bar = new_bar(sizes.map(|metadata| metadata.len()).sum());
+                bar.set_style(style("finding objects {wide_bar} {bytes} of {total_bytes}, {eta} left"));
+                bar
+            }
+            Source::Generated { .. } => {
+                let bar = new_bar(0);
+                bar.set_style(style("finding objects: {human_pos} requests"));
+                bar
+            }
+        };
+        SimProgress { bar, is_simulating: false }
+    }
+
+    pub(crate) fn hear(&mut self, event: cache_sim::Event) {
+        match event {
+            cache_sim::Event::Surveying { read_bytes: 0, requests } => self.bar.set_position(requests),
+            cache_sim::Event::Surveying { read_bytes, .. } => self.bar.set_position(read_bytes),
+            cache_sim::Event::Simulating { done, requests } => {
+                if !self.is_simulating {
+                    self.is_simulating = true;
+                    self.bar.reset();
+                    self.bar.set_length(requests);
+                    self.bar.set_style(style("simulating {wide_bar} {human_pos} of {human_len} requests, {eta} left"));
+                }
+                self.bar.set_position(done);
+            }
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 }
 

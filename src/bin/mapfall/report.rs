@@ -16,7 +16,7 @@ use crate::numbers::times;
 use crate::table;
 use chart::{Bar, Chart, Group};
 
-const STYLE: &str = include_str!("report/style.css");
+pub(crate) const STYLE: &str = include_str!("report/style.css");
 
 /// The whole file.
 pub(crate) fn render(outcome: &Outcome) -> String {
@@ -35,20 +35,25 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     body += &left_out(outcome);
     body += &section("The machine", &machine(outcome));
     body += &section("How it was measured", &method());
+    page("mapfall grid", STYLE, &body)
+}
+
+/// A file that needs no other.
+pub(crate) fn page(title: &str, style: &str, body: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>mapfall grid</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n\
+         <style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
 }
 
-fn section(title: &str, content: &str) -> String {
+pub(crate) fn section(title: &str, content: &str) -> String {
     format!("<section>\n<h2>{title}</h2>\n{content}</section>\n")
 }
 
 /// Text as HTML shows it.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

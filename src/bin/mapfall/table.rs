@@ -217,7 +217,7 @@ fn foot(outcome: &Outcome) -> String {
 }
 
 /// Breaks a line at spaces so that it keeps to 100 columns.
-fn wrap(line: &str, first_indent: &str, next_indent: &str) -> String {
+pub(crate) fn wrap(line: &str, first_indent: &str, next_indent: &str) -> String {
     const COLUMNS: usize = 100;
     let mut text = String::new();
     let mut current = first_indent.to_owned();
