@@ -5,10 +5,9 @@
 //!     cargo test --release --test cache_model --no-default-features
 //! ```
 //!
-//! `MAPFALL_MODEL_SCHEDULES=20` tries twenty times as many schedules, `MAPFALL_MODEL_SEED=2` others. Schedules are
-//! drawn step by step, or by [PCT](https://doi.org/10.1145/1736020.1736040): priorities, and a few places where one
-//! drops, which finds what takes a thread that stands still for long. A schedule that fails is printed, to be replayed
-//! by
+//! `MAPFALL_MODEL_SCHEDULES=20` tries twenty times as many schedules, `MAPFALL_MODEL_SEED=2` others. They are drawn
+//! step by step, or by [PCT](https://doi.org/10.1145/1736020.1736040): priorities, and a few places where one drops,
+//! which finds what takes a thread that stands still for long. A schedule that fails is printed, to be replayed by
 //! `shuttle::replay`. `tests/cache_mutants.rs` shows that these tests find what they are for.
 //!
 //! A block says when its load began. So it shows if one comes back that was freed after that.
@@ -70,12 +69,13 @@ fn len(number: u64) -> usize {
 }
 
 /// Fills a block, with others running meanwhile: each word names it and its version.
-fn fill(number: u64, version: u64, buf: &mut [u8]) {
+fn fill(number: u64, version: u64, buf: &mut [u8]) -> mapfall::Result<()> {
     let piece = buf.len().div_ceil(16) * 8;
     for part in buf.chunks_mut(piece) {
         step();
         part.chunks_mut(8).for_each(|word| word.copy_from_slice(&(version << 8 | number).to_le_bytes()[..word.len()]));
     }
+    Ok(())
 }
 
 /// The version of a block that is whole.
@@ -122,8 +122,8 @@ impl World {
         assert!(version >= floor, "block {number} of version {version} is back: it was freed at {floor}");
     }
 
-    fn load(&self, number: u64, buf: &mut [u8]) {
-        fill(number, self.versions.fetch_add(1, Relaxed), buf);
+    fn load(&self, number: u64, buf: &mut [u8]) -> mapfall::Result<()> {
+        fill(number, self.versions.fetch_add(1, Relaxed), buf)
     }
 
     fn get(&self, number: u64) -> bool {
@@ -137,7 +137,7 @@ impl World {
 
     fn get_or_load(&self, number: u64) -> CacheRead {
         let (floor, mut buf) = (self.floor(number), vec![0xEE; len(number)]);
-        let read = self.cache.get_or_load(&key(number), &mut buf, |buf| Ok(self.load(number, buf))).unwrap();
+        let read = self.cache.get_or_load(&key(number), &mut buf, |buf| self.load(number, buf)).unwrap();
         self.check(number, if read == CacheRead::Loaded { 0 } else { floor }, &buf);
         read
     }
@@ -163,7 +163,7 @@ impl World {
         let (floor, mut loaded) = (self.floor(number), false);
         let load = |buf: &mut [u8]| {
             loaded = true;
-            Ok(self.load(number, buf))
+            self.load(number, buf)
         };
         let block = self.cache.pin_or_load(&key(number), len(number), load).unwrap();
         self.watch(number, if loaded { 0 } else { floor }, &block);
@@ -171,7 +171,7 @@ impl World {
 
     fn put(&self, number: u64) {
         let mut block = vec![0; len(number)];
-        fill(number, PUT, &mut block);
+        fill(number, PUT, &mut block).unwrap();
         self.cache.insert(&key(number), &block);
     }
 
@@ -202,9 +202,12 @@ impl World {
     }
 }
 
+/// What a thread does.
+type Run = Box<dyn FnOnce(&World) + Send>;
+
 /// Runs these side by side, and then looks at what is left.
-fn together(world: &Arc<World>, threads: Vec<Box<dyn FnOnce(&World) + Send>>) -> CacheStats {
-    let start = |run: Box<dyn FnOnce(&World) + Send>| {
+fn together(world: &Arc<World>, threads: Vec<Run>) -> CacheStats {
+    let start = |run: Run| {
         let world = Arc::clone(world);
         thread::spawn(move || run(&world))
     };
@@ -220,10 +223,8 @@ fn readers_without_pins_see_whole_blocks_while_others_take_their_place() {
     explore(8000, || {
         let world = World::new(SMALL);
         world.get_or_load(0);
-        let reader = || -> Box<dyn FnOnce(&World) + Send> {
-            Box::new(|world| (0..3).for_each(|_| _ = world.get([0, 0, 2][random(3) as usize])))
-        };
-        let writer = |first: u64| -> Box<dyn FnOnce(&World) + Send> {
+        let reader = || -> Run { Box::new(|world| (0..3).for_each(|_| _ = world.get([0, 0, 2][random(3) as usize]))) };
+        let writer = |first: u64| -> Run {
             Box::new(move |world| {
                 (0..3).for_each(|step| _ = world.get_or_load([2, 0, 4, 0][(first + step) as usize % 4]))
             })
@@ -254,7 +255,7 @@ fn pins_against_evictions_invalidations_and_resizes() {
 fn a_block_that_many_miss_is_loaded_once() {
     explore(4000, || {
         let world = World::new(SMALL);
-        let get = || -> Box<dyn FnOnce(&World) + Send> { Box::new(|world| _ = world.get_or_load(0)) };
+        let get = || -> Run { Box::new(|world| _ = world.get_or_load(0)) };
         let stats = together(&world, vec![get(), get(), get(), Box::new(|world| world.pin_or_load(0))]);
         assert_eq!(world.versions.load(Relaxed), 1, "loads");
         assert_eq!((stats.admissions, stats.blocks), (1, 1));
@@ -267,11 +268,11 @@ fn a_failed_load_is_told_to_those_who_wait_for_it() {
     explore(4000, || {
         let world = World::new(SMALL);
         let (loads, failures) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let thread = |pins: bool| -> Box<dyn FnOnce(&World) + Send> {
+        let thread = |pins: bool| -> Run {
             let (loads, failures) = (Arc::clone(&loads), Arc::clone(&failures));
             Box::new(move |world| {
                 let load = |buf: &mut [u8]| {
-                    fill(0, 1, buf);
+                    fill(0, 1, buf)?;
                     loads.fetch_add(1, Relaxed);
                     Err(problem())
                 };
@@ -293,7 +294,7 @@ fn a_failed_load_is_told_to_those_who_wait_for_it() {
 fn a_loader_that_panics_lets_those_who_wait_go_on() {
     explore(2000, || {
         let world = World::new(SMALL);
-        let panics = |pins: bool| -> Box<dyn FnOnce(&World) + Send> {
+        let panics = |pins: bool| -> Run {
             Box::new(move |world| {
                 let load = |buf: &mut [u8]| -> mapfall::Result<()> {
                     step();
@@ -308,7 +309,7 @@ fn a_loader_that_panics_lets_those_who_wait_go_on() {
                 _ = catch_unwind(AssertUnwindSafe(read));
             })
         };
-        let get = || -> Box<dyn FnOnce(&World) + Send> { Box::new(|world| _ = world.get_or_load(0)) };
+        let get = || -> Run { Box::new(|world| _ = world.get_or_load(0)) };
         let stats = together(&world, vec![panics(false), get(), panics(true), get()]);
         assert_eq!(stats.blocks, 1);
     });
@@ -357,7 +358,7 @@ fn a_block_of_another_length_under_the_same_name() {
         let world = World::new(SMALL);
         world.get_or_load(0);
         let other = |world: &World| {
-            let load = |buf: &mut [u8]| Ok(fill(0, 1, buf));
+            let load = |buf: &mut [u8]| fill(0, 1, buf);
             assert_eq!(world.cache.pin_or_load(&key(0), 700, load).unwrap().len(), 700);
         };
         together(
@@ -400,8 +401,7 @@ fn a_resize_keeps_its_word_whoever_else_is_busy() {
 fn two_resizes_at_once_leave_one_budget() {
     explore(2000, || {
         let world = World::new(LARGER);
-        let resize =
-            |bytes: u64| -> Box<dyn FnOnce(&World) + Send> { Box::new(move |world| _ = world.cache.resize(bytes)) };
+        let resize = |bytes: u64| -> Run { Box::new(move |world| _ = world.cache.resize(bytes)) };
         together(&world, vec![resize(SMALL), resize(LARGER), Box::new(|world| _ = world.get_or_load(0))]);
     });
 }
@@ -411,7 +411,7 @@ fn two_resizes_at_once_leave_one_budget() {
 fn anything_at_any_time() {
     explore(8000, || {
         let world = World::new(SMALL);
-        let thread = || -> Box<dyn FnOnce(&World) + Send> {
+        let thread = || -> Run {
             Box::new(|world| {
                 for _ in 0..4 {
                     let number = [0, 0, 2, 4, 1, 3][random(6) as usize];

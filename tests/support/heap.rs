@@ -6,10 +6,11 @@
 //! # Safety
 //!
 //! Memory is handed out from a static array, in pieces of a power of two, each of which is either someone's or in a
-//! list of free ones; a piece is aligned to its size, up to a page. A spin lock guards the lists.
+//! list of free ones; a piece is aligned to its size, up to a page. A spin lock guards the lists. Where the array is
+//! full, which it is only if a test fails and prints where, the system's heap goes on.
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -79,7 +80,10 @@ fn piece(layout: Layout) -> usize {
 unsafe impl GlobalAlloc for CountedHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let bytes = piece(layout);
-        let Some(first) = self.free.get(bytes.ilog2() as usize) else { return ptr::null_mut() };
+        let Some(first) = self.free.get(bytes.ilog2() as usize) else {
+            // SAFETY: the contract is the same one.
+            return unsafe { System.alloc(layout) };
+        };
         let at = self.with_lock(|| {
             let at = ptr::with_exposed_provenance_mut::<u8>(first.load(Relaxed));
             if !at.is_null() {
@@ -94,13 +98,19 @@ unsafe impl GlobalAlloc for CountedHeap {
             self.end.store(start + bytes, Relaxed);
             MEMORY.0.get().cast::<u8>().wrapping_add(start)
         });
-        if !at.is_null() {
-            self.bytes.fetch_add(layout.size(), Relaxed);
+        if at.is_null() {
+            // SAFETY: as above.
+            return unsafe { System.alloc(layout) };
         }
+        self.bytes.fetch_add(layout.size(), Relaxed);
         at
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        if !(MEMORY.0.get().addr()..MEMORY.0.get().addr() + BYTES).contains(&at.addr()) {
+            // SAFETY: what is not ours is the system's.
+            return unsafe { System.dealloc(at, layout) };
+        }
         let first = &self.free[piece(layout).ilog2() as usize];
         self.bytes.fetch_sub(layout.size(), Relaxed);
         self.with_lock(|| {
