@@ -3,7 +3,7 @@
 //! A bucket is a cache line: seven words of a tag and a slot, and a count of the entries that went past it because it
 //! was full. A search goes on to the next bucket only where that count is not 0. Entries never move, but when the table
 //! grows: then there is a new one, and the memory of the old one goes back to the system. Who still searches there
-//! finds zeros, hence nothing, and asks again with the lock held, as for every block that is not found.
+//! finds zeros, hence nothing: a load looks again with the lock held, a mere lookup may miss a block at that moment.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -107,6 +107,8 @@ impl BlockCache {
     }
 
     /// Copies a block into a buffer of its length, if it is there. If not, the buffer has bytes of no meaning.
+    ///
+    /// While the cache's table grows, a block that is there may be missed.
     #[inline]
     pub fn get(&self, key: &CacheKey, buf: &mut [u8]) -> bool {
         let (shard, hash) = self.place(key);
@@ -143,7 +145,7 @@ impl BlockCache {
         self.shards[shard].load(&key.words(), hash, buf, load)
     }
 
-    /// Borrows a block, if it is there.
+    /// Borrows a block, if it is there. While the cache's table grows, one may be missed.
     pub fn pin(&self, key: &CacheKey) -> Option<CachedBlock<'_>> {
         let (shard, hash) = self.place(key);
         let pinned = self.shards[shard].pin(&key.words(), hash);

@@ -2,7 +2,7 @@
 //!
 //! There every operation on one of them is a place where the scheduler of `shuttle` may go on with another thread, so
 //! that `tests/cache_model.rs` can run the cache's own code under thousands of schedules that it chooses. All atomics
-//! are sequentially consistent then; what weaker orderings allow is for `frames::model` to check.
+//! are sequentially consistent then: what weaker orderings allow is not seen.
 
 #[cfg(not(mapfall_model))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, fence};
