@@ -141,9 +141,14 @@ impl Shard {
         pinned
     }
 
+    /// The slot of a live block. With the lock held this misses none.
+    fn slot_of(&self, key: &Key, hash: u64) -> Option<u32> {
+        self.index.find(hash, |slot| self.frames.is(slot, key))
+    }
+
     pub(super) fn contains(&self, key: &Key, hash: u64) -> bool {
         let _inside = self.inside.lock();
-        self.index.find(hash, |slot| self.frames.is(slot, key)).is_some()
+        self.slot_of(key, hash).is_some()
     }
 
     pub(super) fn count_miss(&self) {
@@ -172,7 +177,7 @@ impl Shard {
         let mut inside = self.inside.lock();
         let mut joined = false;
         loop {
-            if let Some(slot) = self.index.find(hash, |slot| self.frames.is(slot, key)) {
+            if let Some(slot) = self.slot_of(key, hash) {
                 match self.frames.pin(slot, key) {
                     Some(pinned) if pinned.len() == len => {
                         if !joined {
@@ -261,7 +266,7 @@ impl Shard {
         bytes: &[u8],
         is_cancelled: impl Fn(&Flights) -> bool,
     ) -> MutexGuard<'a, Inside> {
-        let is_there = || self.index.find(hash, |slot| self.frames.is(slot, key)).is_some();
+        let is_there = || self.slot_of(key, hash).is_some();
         let mut filling = None;
         if !is_cancelled(&inside.flights) && !is_there() {
             filling = inside.room.reserve(&self.frames, &self.index, key, hash, bytes.len() as u64);
@@ -301,7 +306,7 @@ impl Shard {
         let mut flight = Flight { shard: self, id, ended: false };
         inside = self.put(inside, key, hash, bytes, |flights| flights.is_cancelled(id));
         flight.end(&mut inside, || Landing::Look);
-        self.index.find(hash, |slot| self.frames.is(slot, key)).is_some()
+        self.slot_of(key, hash).is_some()
     }
 
     /// A block where it is in the cache, or an owned one where there is no room.
@@ -335,7 +340,7 @@ impl Shard {
             return Err(self.failed(flight, error));
         }
         let mut inside = self.inside.lock();
-        let is_there = self.index.find(hash, |slot| self.frames.is(slot, key)).is_some();
+        let is_there = self.slot_of(key, hash).is_some();
         let comes_in = !is_there && !inside.flights.is_cancelled(flight.id);
         // Pinned before it comes in, since it may have to leave at once.
         let pinned = unlocked.take(&mut inside).map(Filling::publish_pinned);
@@ -356,7 +361,7 @@ impl Shard {
     pub(super) fn invalidate(&self, key: &Key, hash: u64) -> bool {
         let mut inside = self.inside.lock();
         let cancelled = inside.flights.cancel(|loaded| loaded == key);
-        match self.index.find(hash, |slot| self.frames.is(slot, key)) {
+        match self.slot_of(key, hash) {
             Some(slot) => {
                 inside.room.drop_block(&self.frames, &self.index, slot);
                 true
