@@ -39,6 +39,13 @@ pub(crate) struct MapOptions {
     pub(crate) fault_handler: bool,
 }
 
+/// What the user can say of the choice between paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AutoOptions {
+    pub(crate) page_cache_bytes_max: Option<u64>,
+    pub(crate) page_table_bytes_max: Option<u64>,
+}
+
 impl MapOptions {
     /// What the kernel is to be told of the map.
     pub(crate) fn kernel_advice(&self) -> impl Iterator<Item = MapAdvice> + use<> {

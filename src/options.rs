@@ -7,8 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, FileKind, Operation, Result};
-use crate::io::{BlockIo, MmapFile, PreadFile};
-use crate::map_options::{Advice, HugePages, MapOptions};
+use crate::io::{AutoFile, BlockIo, MmapFile, PreadFile};
+use crate::map_options::{Advice, AutoOptions, HugePages, MapOptions};
+
+/// Page tables for 64 GiB in pages of 4 KiB.
+const PAGE_TABLE_BYTES_DEFAULT: u64 = 128 << 20;
 
 /// Which path serves the reads of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,6 +22,8 @@ pub enum IoMode {
     Pread,
     /// The safe memory map, with `pread(2)` where it cannot serve.
     Mmap,
+    /// The map or system calls, whichever is cheaper for each read.
+    Auto,
 }
 
 impl IoMode {
@@ -28,6 +33,7 @@ impl IoMode {
         match self {
             IoMode::Pread => "pread",
             IoMode::Mmap => "mmap",
+            IoMode::Auto => "auto",
         }
     }
 }
@@ -53,6 +59,7 @@ pub struct IoOptions {
     create: bool,
     create_new: bool,
     map: MapOptions,
+    auto: AutoOptions,
 }
 
 impl Default for IoOptions {
@@ -71,7 +78,8 @@ impl IoOptions {
             advice: Advice::default(),
             fault_handler: true,
         };
-        IoOptions { mode: IoMode::default(), write: false, create: false, create_new: false, map }
+        let auto = AutoOptions { page_cache_bytes_max: None, page_table_bytes_max: Some(PAGE_TABLE_BYTES_DEFAULT) };
+        IoOptions { mode: IoMode::default(), write: false, create: false, create_new: false, map, auto }
     }
 
     /// Which path serves reads when the file is opened with [`IoOptions::open`].
@@ -138,15 +146,33 @@ impl IoOptions {
         self
     }
 
+    /// How much of the page cache [`IoMode::Auto`] reckons with for this file, in bytes, beside what the machine and
+    /// the process's memory cgroups leave. It decides what is read whole; it does not keep others, or the kernel, from
+    /// keeping more. Default: no limit of its own.
+    #[must_use]
+    pub fn page_cache_bytes_max(mut self, bytes: u64) -> Self {
+        self.auto.page_cache_bytes_max = Some(bytes);
+        self
+    }
+
+    /// How much memory the page tables of the map may take with [`IoMode::Auto`], in bytes, reckoned as one page for
+    /// each 2 MiB in use. Above that, what was not used for longest is given back. Default: 128 MiB, which map 64 GiB.
+    #[must_use]
+    pub fn page_table_bytes_max(mut self, bytes: u64) -> Self {
+        self.auto.page_table_bytes_max = Some(bytes);
+        self
+    }
+
     /// Opens a file in the chosen [`IoMode`].
     ///
     /// # Errors
     ///
-    /// As [`IoOptions::open_pread`] and [`IoOptions::open_mmap`].
+    /// As [`IoOptions::open_pread`], [`IoOptions::open_mmap`] and [`IoOptions::open_auto`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Box<dyn BlockIo>> {
         Ok(match self.mode {
             IoMode::Pread => Box::new(self.open_pread(path)?),
             IoMode::Mmap => Box::new(self.open_mmap(path)?),
+            IoMode::Auto => Box::new(self.open_auto(path)?),
         })
     }
 
@@ -170,13 +196,29 @@ impl IoOptions {
     ///
     /// As [`IoOptions::open_pread`], and [`Error::InvalidOption`] for a map range of 0 or above `i64::MAX`.
     pub fn open_mmap(&self, path: impl AsRef<Path>) -> Result<MmapFile> {
-        if let Some(range_bytes) = self.map.range_bytes
-            && !(1..=i64::MAX as u64).contains(&range_bytes)
-        {
-            let expected = "1 to 2^63 - 1 bytes";
-            return Err(Error::InvalidOption { option: "map_range_bytes", expected, found: range_bytes.to_string() });
-        }
+        self.check_range()?;
         MmapFile::new(self.open_pread(path)?, self.map)
+    }
+
+    /// Opens a file whose reads take the cheaper path, whatever [`IoOptions::mode`] says. [`IoOptions::advice`] has no
+    /// effect: the order of reads is found out.
+    ///
+    /// # Errors
+    ///
+    /// As [`IoOptions::open_mmap`].
+    pub fn open_auto(&self, path: impl AsRef<Path>) -> Result<AutoFile> {
+        self.check_range()?;
+        AutoFile::new(self.open_pread(path)?, self.map, self.auto)
+    }
+
+    fn check_range(&self) -> Result<()> {
+        match self.map.range_bytes {
+            Some(range_bytes) if !(1..=i64::MAX as u64).contains(&range_bytes) => {
+                let expected = "1 to 2^63 - 1 bytes";
+                Err(Error::InvalidOption { option: "map_range_bytes", expected, found: range_bytes.to_string() })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn open_file(&self, path: &Arc<Path>) -> Result<File> {

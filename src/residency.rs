@@ -29,7 +29,7 @@ pub fn resident_bytes(file: &File) -> io::Result<u64> {
         return Ok(0);
     }
     let page_bytes = rustix::param::page_size();
-    let pages = match cached_pages(file) {
+    let pages = match cached_pages(file, 0, 0) {
         Ok(pages) => pages,
         // Without the right to write the file mincore(2) does not refuse: it says that everything is resident.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => return Err(error),
@@ -66,7 +66,7 @@ mod tests {
         let page_bytes = rustix::param::page_size();
         let pages = 1_000_000_u64.div_ceil(page_bytes as u64);
         assert_eq!(mapped_resident_pages(&file, 1_000_000, page_bytes).unwrap(), pages);
-        match cached_pages(&file) {
+        match cached_pages(&file, 0, 0) {
             Ok(cached) => assert_eq!(cached, pages),
             Err(error) => eprintln!("SKIPPED the half with cachestat: {error}"),
         }

@@ -5,12 +5,16 @@
 //! whenever no read is in flight ([`IoStats::paths_add_up`]). And counting writes no cache line that another thread
 //! writes: each thread owns a cell, and a snapshot adds the cells up.
 
+mod auto;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use thread_local::ThreadLocal;
+
+pub use auto::{AutoRegions, AutoStats, RegionState};
 
 /// Why a read that could have been served from a map was served by a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,7 +149,7 @@ pub struct MapStats {
 }
 
 /// A snapshot of what a file's I/O has done since it was opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct IoStats {
     /// Reads that succeeded, zero-length ones left out.
@@ -174,6 +178,8 @@ pub struct IoStats {
     pub reserve_fallbacks: u64,
     /// The map, for a file opened with one.
     pub map: Option<MapStats>,
+    /// The choice of paths, for a file opened with [`crate::IoMode::Auto`].
+    pub auto: Option<AutoStats>,
 }
 
 impl IoStats {
@@ -234,6 +240,12 @@ impl ReadCell {
         } else {
             add_own(&self.failed_reads, 1);
         }
+    }
+
+    /// Reads that this thread has had from the map.
+    #[inline]
+    pub(crate) fn mmap_reads(&self) -> u64 {
+        self.mmap_reads.load(Relaxed)
     }
 
     /// Counts a read that the map served, and returns how many this thread has now had from it.

@@ -82,6 +82,21 @@ fn random_operations_where_the_handler_is_declined() {
 }
 
 #[test]
+fn random_operations_by_auto() {
+    random_operations(Kind::Auto);
+}
+
+#[test]
+fn random_operations_by_auto_with_a_tiny_range() {
+    random_operations(Kind::AutoTinyRange);
+}
+
+#[test]
+fn random_operations_by_auto_without_memory() {
+    random_operations(Kind::AutoWithoutMemory);
+}
+
+#[test]
 fn every_alignment_and_length_near_pages_ends_and_blocks() {
     let len = 20_000;
     each(len, |kind, file, _| {
@@ -346,10 +361,10 @@ fn statistics_say_which_path_served() {
             read(file, 0, 1_000);
         }
         let stats = file.stats();
-        let (served, other) = if kind.maps() { (stats.mmap, stats.pread) } else { (stats.pread, stats.mmap) };
+        let (served, other) = if kind.maps_resident() { (stats.mmap, stats.pread) } else { (stats.pread, stats.mmap) };
         assert_eq!((served.reads, served.bytes, other.reads, other.bytes), (10, 10_000, 0, 0), "{kind:?}");
         assert_eq!(stats.map.is_some(), kind != Kind::Pread, "{kind:?}");
-        let expected = if kind == Kind::Pread || kind.maps() { 0 } else { 10 };
+        let expected = if kind == Kind::Pread || kind.maps_resident() { 0 } else { 10 };
         assert_eq!(stats.fallbacks.total(), expected, "{kind:?}");
         assert_eq!(stats.fallbacks.iter().map(|(_, count)| count).sum::<u64>(), expected);
     });

@@ -58,9 +58,9 @@ const WAIT_READS: (u32, u32) = (64, 4096);
 /// ```
 #[derive(Debug)]
 pub struct MmapFile {
-    window: Window,
+    pub(super) window: Window,
     suspects: Suspects,
-    pread: PreadFile,
+    pub(super) pread: PreadFile,
     options: MapOptions,
     /// Why the whole map stands aside: a [`Down`]. While it is not `Down::Not` the window is closed.
     down: AtomicU8,
@@ -114,6 +114,21 @@ impl MmapFile {
     }
 
     // ---- The read path ----
+
+    /// A read of at least one byte, counted in the thread's `cell`.
+    #[inline]
+    pub(super) fn read_counted(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if self.suspects.any() {
+            return self.read_otherwise(cell, offset, buf, None);
+        }
+        match self.window.copy_out(offset, buf) {
+            Copied::Whole => {
+                self.count_mapped(cell, buf.len());
+                Ok(())
+            }
+            copied => self.read_otherwise(cell, offset, buf, Some(copied)),
+        }
+    }
 
     /// A read that the map served.
     #[inline]
@@ -404,20 +419,7 @@ impl MmapFile {
 impl BlockIo for MmapFile {
     #[inline]
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if buf.is_empty() {
-            return Ok(());
-        }
-        let cell = self.pread.counters().cell();
-        if self.suspects.any() {
-            return self.read_otherwise(cell, offset, buf, None);
-        }
-        match self.window.copy_out(offset, buf) {
-            Copied::Whole => {
-                self.count_mapped(cell, buf.len());
-                Ok(())
-            }
-            copied => self.read_otherwise(cell, offset, buf, Some(copied)),
-        }
+        if buf.is_empty() { Ok(()) } else { self.read_counted(self.pread.counters().cell(), offset, buf) }
     }
 
     /// As [`BlockIo::read_batch`], and while one block is copied the processor fetches the beginning of the next.

@@ -1,13 +1,16 @@
 //! Byte-offset I/O on one file, behind one contract.
 //!
-//! [`BlockIo`] is the contract, [`PreadFile`] the reference, [`MmapFile`] the safe memory map. For any input they
-//! return the same bytes and the same kind of error; they differ in what it costs.
+//! [`BlockIo`] is the contract, [`PreadFile`] the reference, [`MmapFile`] the safe memory map, [`AutoFile`] the cheaper
+//! of both for each read. For any input they return the same bytes and the same kind of error; they differ in what it
+//! costs.
 
+mod auto;
 mod mmap;
 mod pread;
 
 use std::fmt;
 
+pub use auto::AutoFile;
 pub use mmap::MmapFile;
 pub use pread::PreadFile;
 

@@ -70,8 +70,13 @@ impl PreadFile {
     }
 
     /// The read itself, uncounted. `buf` is not empty.
-    #[allow(clippy::disallowed_methods, reason = "this is the place that makes short reads whole")]
     pub(super) fn read_exact(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.read_exact_from(&self.file, offset, buf)
+    }
+
+    /// As [`PreadFile::read_exact`], through another descriptor of the same file.
+    #[allow(clippy::disallowed_methods, reason = "this is the place that makes short reads whole")]
+    pub(super) fn read_exact_from(&self, file: &File, offset: u64, buf: &mut [u8]) -> Result<()> {
         let wanted = buf.len();
         // No file reaches such an end, so this is a read past it.
         if range_end(Operation::Read, offset, wanted).is_err() {
@@ -81,7 +86,7 @@ impl PreadFile {
         let mut done = 0;
         let mut restarts = 0;
         while done < wanted {
-            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
                 Ok(0) => {
                     let file_len_bytes = self.len()?;
                     if file_len_bytes < offset + wanted as u64 {

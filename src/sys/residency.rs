@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use super::mapping::Mapping;
@@ -34,9 +35,9 @@ struct Cachestat {
     recently_evicted: u64,
 }
 
-/// Pages of the file in the page cache, by `cachestat(2)` (Linux 6.5).
-pub(crate) fn cached_pages(file: &File) -> io::Result<u64> {
-    let range = CachestatRange { offset: 0, len_bytes: 0 };
+/// Pages of a part of the file in the page cache, by `cachestat(2)` (Linux 6.5). A length of 0 is to the file's end.
+pub(crate) fn cached_pages(file: &File, offset: u64, len_bytes: u64) -> io::Result<u64> {
+    let range = CachestatRange { offset, len_bytes };
     let mut found = Cachestat::default();
     // SAFETY: both structures have the layout of the kernel's, live as long as the call, and nothing else refers to
     // them.
@@ -48,16 +49,21 @@ pub(crate) fn cached_pages(file: &File) -> io::Result<u64> {
 /// question.
 pub(crate) fn mapped_resident_pages(file: &File, len_bytes: u64, page_bytes: usize) -> io::Result<u64> {
     let map = Mapping::new(file, len_bytes)?;
-    let len_bytes = usize::try_from(len_bytes).map_err(io::Error::other)?;
-    let mut answer = vec![0_u8; MINCORE_STEP_BYTES.min(len_bytes).div_ceil(page_bytes)];
+    resident_pages(&map, 0..usize::try_from(len_bytes).map_err(io::Error::other)?, page_bytes)
+}
+
+/// Pages of these bytes of a mapping, which begin with a page, that are in the page cache, by `mincore(2)`.
+pub(crate) fn resident_pages(map: &Mapping, bytes: Range<usize>, page_bytes: usize) -> io::Result<u64> {
+    let bytes = bytes.start.min(map.len_bytes()) / page_bytes * page_bytes..bytes.end.min(map.len_bytes());
+    let mut answer = vec![0_u8; MINCORE_STEP_BYTES.min(bytes.len()).div_ceil(page_bytes)];
     let mut resident = 0;
-    for start in (0..len_bytes).step_by(MINCORE_STEP_BYTES) {
-        let bytes = MINCORE_STEP_BYTES.min(len_bytes - start);
-        let pages = bytes.div_ceil(page_bytes);
+    for start in bytes.clone().step_by(MINCORE_STEP_BYTES) {
+        let step_bytes = MINCORE_STEP_BYTES.min(bytes.end - start);
+        let pages = step_bytes.div_ceil(page_bytes);
         let address = map.base().wrapping_add(start).cast();
         // SAFETY: the range lies in `map`, which is page-aligned and rounded up to whole pages; `answer` has a byte for
         // each of its pages.
-        if unsafe { libc::mincore(address, bytes, answer.as_mut_ptr()) } != 0 {
+        if unsafe { libc::mincore(address, step_bytes, answer.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
         resident += answer[..pages].iter().filter(|page| **page & 1 != 0).count() as u64;

@@ -17,6 +17,7 @@
 use std::io;
 use std::ops::Range;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
@@ -76,7 +77,7 @@ struct Hot {
 pub(crate) struct Window {
     hot: CachePadded<Hot>,
     /// Every mapping there has been; the last one is current.
-    mappings: Mutex<Vec<Mapping>>,
+    mappings: Mutex<Vec<Arc<Mapping>>>,
 }
 
 impl Window {
@@ -106,7 +107,7 @@ impl Window {
     pub(crate) fn publish(&self, readable_bytes: u64) {
         // The lock keeps `range_bytes` what it is.
         let mappings = self.mappings.lock();
-        let range_bytes = mappings.last().map_or(0, Mapping::len_bytes);
+        let range_bytes = mappings.last().map_or(0, |mapping| mapping.len_bytes());
         let readable_bytes = usize::try_from(readable_bytes).unwrap_or(usize::MAX).min(range_bytes);
         if readable_bytes as u64 != self.readable_bytes() {
             self.hot.has_far_probe.store(true, Ordering::Relaxed);
@@ -123,11 +124,25 @@ impl Window {
     /// Enters bytes that have just been written into the page table, where they are in the current mapping, so that no
     /// reader faults on them: a few microseconds here instead of there.
     pub(crate) fn populate(&self, written: Range<u64>) {
-        if let Some(mapping) = self.mappings.lock().last()
+        if let Some(mapping) = self.current()
             && let Err(error) = mapping.populate(written)
         {
             tracing::trace!(%error, "readers will fault on what was written");
         }
+    }
+
+    /// Takes bytes out of the page table. Readers that still come for them fault them in again from the page cache.
+    pub(crate) fn release(&self, bytes: Range<u64>) {
+        if let Some(mapping) = self.current()
+            && let Err(error) = mapping.release(bytes)
+        {
+            tracing::trace!(%error, "the page table keeps its entries");
+        }
+    }
+
+    /// The current mapping, without the lock: what the kernel does for it can take as long as a device.
+    fn current(&self) -> Option<Arc<Mapping>> {
+        self.mappings.lock().last().cloned()
     }
 
     /// Puts a larger mapping in place of the current one, which stays mapped but gives its page tables back.
@@ -137,14 +152,14 @@ impl Window {
     /// `InvalidInput` where `mapping` is shorter than the current one.
     pub(crate) fn replace(&self, mapping: Mapping) -> io::Result<()> {
         let mut mappings = self.mappings.lock();
-        let retired_bytes = mappings.last().map_or(0, Mapping::len_bytes);
+        let retired_bytes = mappings.last().map_or(0, |mapping| mapping.len_bytes());
         if mapping.len_bytes() < retired_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a map cannot be replaced by a shorter one"));
         }
         // Release, base before range: pairs with the Acquire loads of the bounds in `copy_out` and `copy_out_within`.
         self.hot.base.store(mapping.base(), Ordering::Release);
         self.hot.range_bytes.store(mapping.len_bytes(), Ordering::Release);
-        mappings.push(mapping);
+        mappings.push(Arc::new(mapping));
         if let [.., retired, _] = mappings.as_slice()
             && let Err(error) = retired.advise(MapAdvice::Release)
         {

@@ -22,18 +22,36 @@ pub(crate) enum Kind {
     Mmap,
     MmapTinyRange,
     MmapWithoutHandler,
+    Auto,
+    AutoTinyRange,
+    AutoWithoutMemory,
+    AutoWithoutHandler,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::Pread, Kind::Mmap, Kind::MmapTinyRange, Kind::MmapWithoutHandler];
+    pub(crate) const ALL: [Kind; 8] = [
+        Kind::Pread,
+        Kind::Mmap,
+        Kind::MmapTinyRange,
+        Kind::MmapWithoutHandler,
+        Kind::Auto,
+        Kind::AutoTinyRange,
+        Kind::AutoWithoutMemory,
+        Kind::AutoWithoutHandler,
+    ];
 
     fn options(self) -> IoOptions {
         let mmap = IoOptions::new().mode(IoMode::Mmap);
+        let auto = IoOptions::new().mode(IoMode::Auto);
         match self {
             Kind::Pread => IoOptions::new().mode(IoMode::Pread),
             Kind::Mmap => mmap,
             Kind::MmapTinyRange => mmap.map_range_bytes(RANGE_BYTES_MIN),
             Kind::MmapWithoutHandler => mmap.fault_handler(false),
+            Kind::Auto => auto,
+            Kind::AutoTinyRange => auto.map_range_bytes(RANGE_BYTES_MIN),
+            Kind::AutoWithoutMemory => auto.page_cache_bytes_max(0).page_table_bytes_max(0),
+            Kind::AutoWithoutHandler => auto.fault_handler(false),
         }
     }
 
@@ -44,6 +62,11 @@ impl Kind {
 
     pub(crate) fn open_read_only(self, path: &Path) -> Box<dyn BlockIo> {
         self.options().open(path).unwrap()
+    }
+
+    /// Whether reads of what is in the page cache come from a map, as long as nothing happens to the file.
+    pub(crate) fn maps_resident(self) -> bool {
+        self.maps() || matches!(self, Kind::Auto | Kind::AutoTinyRange | Kind::AutoWithoutMemory) && can_map()
     }
 
     /// Whether reads come from a map, as long as nothing happens to the file.

@@ -1,0 +1,165 @@
+//! The cheaper path for each read.
+//!
+//! A file is seen as regions of 2 MiB. A region whose pages are all in the page cache is read from the map; all others
+//! by system call. The usual read of the first kind looks at one word and is the map's read from there on: no clock, no
+//! lock, no store to memory that another thread uses. One in [`SAMPLE_READS`] is timed, so that a region that was
+//! evicted is found out.
+//!
+//! What is not in the page cache has an account (`core`): what its reads cost more than a copy from the map would. When
+//! that is a part of what it costs to read the region whole, it is read whole, by another thread (`loader`), if what is
+//! in use fits into memory (`judge`, `memory`). Scans are read ahead of (`streams`).
+
+mod core;
+mod counters;
+mod judge;
+mod loader;
+mod loads;
+mod memory;
+mod regions;
+mod streams;
+
+use std::sync::Arc;
+
+use self::core::Core;
+use self::judge::{Judge, Limits};
+use self::regions::{REGION_BYTES, State, region_of};
+use super::{BatchRead, BlockIo, MmapFile, PreadFile, SyncKind, read_each};
+use crate::error::Result;
+use crate::map_options::{Advice, AutoOptions, HugePages, MapOptions};
+use crate::stats::{AutoRegions, AutoStats, IoStats, RegionState};
+
+/// One mapped read of a thread in so many is timed.
+const SAMPLE_READS: u64 = 64;
+
+/// A file whose reads take the cheaper path, each for itself: the safe memory map where the bytes are in the page
+/// cache, system calls where they are not.
+///
+/// - What is resident is read from the map, without a system call for each read, or one to ask.
+/// - What is not is read by `pread(2)`, and only what was asked for. Where single reads of a part of the file have cost
+///   enough, and it fits into memory, that part is read whole in the background; from then on the map serves it.
+/// - Scans are read ahead of, in 2 MiB pages.
+/// - Where the working set does not fit, nothing is read but what was asked for, and no page is mapped that is not
+///   resident: a map that faults is slower than `pread` by orders of magnitude.
+///
+/// Memory limits of control groups, and their changes, are seen within a tenth of a second.
+/// [`IoStats::auto`] says what was decided.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// use mapfall::{BlockIo, IoOptions};
+///
+/// let file = IoOptions::new().write(true).create(true).open_auto(dir.path().join("blocks"))?;
+/// file.write_at(0, &[1; 8192])?;
+/// let mut block = [0; 4096];
+/// file.read_at(4096, &mut block)?;
+/// assert_eq!(file.stats().mmap.reads, 1, "what was written is in the page cache");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct AutoFile {
+    core: Arc<Core>,
+}
+
+impl AutoFile {
+    pub(crate) fn new(pread: PreadFile, map: MapOptions, auto: AutoOptions) -> Result<Self> {
+        // A fault on a page that is gone costs one page, whatever was advised; what is read whole has a map of its own.
+        let huge_pages = map.huge_pages != HugePages::Off;
+        let huge = if huge_pages { HugePages::Auto } else { HugePages::Off };
+        let map = MmapFile::new(pread, MapOptions { advice: Advice::Random, huge_pages: huge, ..map })?;
+        let limits =
+            Limits { page_cache_bytes_max: auto.page_cache_bytes_max, page_table_bytes_max: auto.page_table_bytes_max };
+        let core = Arc::new_cyclic(|itself| Core::new(map, Judge::new(limits), huge_pages, itself.clone()));
+        Ok(AutoFile { core })
+    }
+
+    fn auto_stats(&self) -> AutoStats {
+        let core = &*self.core;
+        let (counters, judge) = (&core.counters, &core.judge);
+        let memory = judge.memory();
+        let end = core.map.pread.len().map_or(0, |len| region_of(len.saturating_sub(1)) + 1);
+        let mut regions: Vec<AutoRegions> = Vec::new();
+        for (region, state, _) in core.regions.noted(end, 0) {
+            let state = match state {
+                State::Unknown => RegionState::Unknown,
+                State::Mapped | State::Passing | State::Ahead => RegionState::Mapped,
+                State::Cold => RegionState::Cold,
+                State::Queued | State::Loading => RegionState::Loading,
+            };
+            match regions.last_mut() {
+                Some(last) if last.state == state && last.first + last.count == region => last.count += 1,
+                _ => regions.push(AutoRegions { first: region, count: 1, state }),
+            }
+        }
+        AutoStats {
+            region_bytes: REGION_BYTES,
+            fits: judge.may_load(),
+            capacity_bytes: judge.capacity_bytes(),
+            limit_bytes: memory.limit_bytes,
+            memory_pressure_percent: memory.pressure_percent,
+            working_set_bytes: judge.working_set_bytes(),
+            samples: counters.samples.get(),
+            slow_samples: counters.slow_samples.get(),
+            evictions_seen: counters.evictions_seen.get(),
+            cold_reads: counters.cold_reads.get(),
+            looks: counters.looks.get(),
+            scan_steps: counters.scan_steps.get(),
+            ahead_used: counters.ahead_used.get(),
+            dropped_behind: counters.dropped_behind.get(),
+            loads: counters.loads.get(),
+            load_bytes: counters.load_bytes.get(),
+            load_time: std::time::Duration::from_nanos(counters.load_ns.get()),
+            load_failures: counters.load_failures.get(),
+            rests: counters.rests.get(),
+            judgements: counters.judgements.get(),
+            mode_changes: counters.mode_changes.get(),
+            released: counters.released.get(),
+            regions,
+        }
+    }
+}
+
+impl BlockIo for AutoFile {
+    #[inline]
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let core = &*self.core;
+        let cell = core.map.pread.counters().cell();
+        if !core.regions.all_mapped(offset, buf.len()) {
+            return core.read_cold(cell, offset, buf);
+        }
+        if cell.mmap_reads().is_multiple_of(SAMPLE_READS) {
+            return core.read_sampled(cell, offset, buf);
+        }
+        core.map.read_counted(cell, offset, buf)
+    }
+
+    fn read_batch(&self, batch: &mut [BatchRead<'_>]) -> Result<()> {
+        read_each(self, batch, |next| self.core.map.window.prefetch(next.offset))
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.core.map.write_at(offset, bytes)
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.core.map.len()
+    }
+
+    fn set_len(&self, len_bytes: u64) -> Result<()> {
+        self.core.map.set_len(len_bytes)
+    }
+
+    fn reserve(&self, len_bytes: u64) -> Result<()> {
+        self.core.map.reserve(len_bytes)
+    }
+
+    fn sync(&self, kind: SyncKind) -> Result<()> {
+        self.core.map.sync(kind)
+    }
+
+    fn stats(&self) -> IoStats {
+        IoStats { auto: Some(self.auto_stats()), ..self.core.map.stats() }
+    }
+}

@@ -1,0 +1,445 @@
+//! What an `auto` file knows and decides, shared with the threads that read regions for it.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use rustix::fs::{Advice, fadvise};
+
+use super::counters::AutoCounters;
+use super::judge::Judge;
+use super::loader::{self, Work};
+use super::loads::Loads;
+use super::regions::{REGION_BYTES, Regions, State, bytes_of, region_of};
+use super::streams::{Streams, Wanted};
+use crate::error::Result;
+use crate::io::{BlockIo, MmapFile};
+use crate::stats::ReadCell;
+use crate::sys::residency::cached_pages;
+
+/// A region is looked at when its reads have cost so much more than they would have from the map; each look that brings
+/// nothing doubles it.
+const LOOK_NS: u64 = 16_000;
+/// A region is worth reading whole when its reads have cost this part of what that costs.
+const LOAD_PART: u64 = 16;
+/// Regions that are asked about together while none of them is known.
+const LOOK_REGIONS: u64 = 16;
+/// Regions that a job for the rest of a file reads before others have their turn.
+const REST_STEP_REGIONS: u64 = 4;
+/// What is in the page cache of a region that is to be read whole is dropped first if it is less than this part of it:
+/// then all of it can be one folio of 2 MiB.
+const DROP_PART: u64 = 4;
+/// What one read from the map costs, and each of its bytes, at the most.
+const MAP_READ_NS: u64 = 100;
+const MAP_BYTES_PER_NS: u64 = 8;
+
+/// What serves a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Map,
+    Pread,
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) map: MmapFile,
+    /// For reads of what is not in the page cache: the kernel is told not to read more than it is asked for.
+    single: Option<File>,
+    pub(super) regions: Regions,
+    pub(super) streams: Mutex<Streams>,
+    pub(super) judge: Judge,
+    pub(super) counters: AutoCounters,
+    loads: Loads,
+    /// A job for the rest of the file is queued or under way.
+    reads_rest: AtomicBool,
+    began: Instant,
+    /// What to read a region whole has cost lately.
+    load_ns: AtomicU64,
+    page_bytes: u64,
+    itself: Weak<Core>,
+}
+
+impl Core {
+    pub(super) fn new(map: MmapFile, judge: Judge, huge_pages: bool, itself: Weak<Core>) -> Self {
+        let single = reopen(map.pread.file());
+        if let Some(file) = &single
+            && let Err(error) = fadvise(file, 0, None, Advice::Random)
+        {
+            tracing::debug!(%error, "the kernel will read more than it is asked for");
+        }
+        Core {
+            map,
+            single,
+            regions: Regions::new(),
+            streams: Mutex::new(Streams::default()),
+            judge,
+            counters: AutoCounters::default(),
+            loads: Loads::new(huge_pages),
+            reads_rest: AtomicBool::new(false),
+            began: Instant::now(),
+            load_ns: AtomicU64::new(2_000_000),
+            page_bytes: rustix::param::page_size() as u64,
+            itself,
+        }
+    }
+
+    pub(super) fn now_ns(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn file(&self) -> &File {
+        self.map.pread.file()
+    }
+
+    /// The descriptor for reads of what is not in the page cache.
+    pub(super) fn single(&self) -> &File {
+        self.single.as_ref().unwrap_or(self.file())
+    }
+
+    // ---- Reads ----
+
+    /// A read of at least one byte that the map serves, timed: was it as fast as a map should be?
+    #[cold]
+    #[inline(never)]
+    pub(super) fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let began_ns = self.now_ns();
+        let result = self.map.read_counted(cell, offset, buf);
+        let now_ns = self.now_ns();
+        self.counters.samples.add(1);
+        let region = region_of(offset);
+        self.regions.stamp(region, self.judge.tick(now_ns));
+        let took_ns = now_ns - began_ns;
+        if took_ns > 20_000 + buf.len() as u64 {
+            self.counters.slow_samples.add(1);
+            // A minor fault of a large page can take as long; ask what is true.
+            let is_there = self.look(region, 1) == Some(true);
+            if !is_there {
+                self.regions.set(region, State::Cold);
+                self.counters.evictions_seen.add(1);
+                self.judge.hasten();
+            }
+        }
+        self.judge_if_due(now_ns);
+        result
+    }
+
+    /// A read of at least one byte, some of which is in regions that the map does not serve.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn read_cold(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let began_ns = self.now_ns();
+        self.judge_if_due(began_ns);
+        let len = buf.len();
+        match self.choose(offset, len) {
+            Path::Map => self.map.read_counted(cell, offset, buf),
+            Path::Pread => {
+                let result = self.map.pread.read_exact_from(self.single(), offset, buf);
+                cell.count_read(len, result.is_ok());
+                if result.is_ok() {
+                    cell.count_pread(len);
+                    self.counters.cold_reads.add(1);
+                    let now_ns = self.now_ns();
+                    self.account(offset, len, now_ns - began_ns, now_ns);
+                }
+                result
+            }
+        }
+    }
+
+    /// The path for a read, after whatever has to happen to the regions that it touches.
+    fn choose(&self, offset: u64, len: usize) -> Path {
+        let (first, last) = (region_of(offset), region_of(offset.saturating_add(len as u64 - 1)));
+        // No file reaches so far: `pread` says so.
+        if last - first > 1 << 20 || offset > i64::MAX as u64 {
+            return Path::Pread;
+        }
+        let mut is_scan = false;
+        let mut path = Path::Map;
+        for region in first..=last {
+            let state = match self.regions.state(region) {
+                State::Unknown => self.find_out(region),
+                state => state,
+            };
+            match state {
+                State::Mapped | State::Passing => {}
+                State::Ahead => {
+                    if self.regions.change(region, State::Ahead, State::Passing) {
+                        self.counters.ahead_used.add(1);
+                    }
+                    is_scan = true;
+                }
+                State::Queued => {
+                    // Whoever needs it first reads it.
+                    if !self.load(region, State::Queued) {
+                        path = Path::Pread;
+                    }
+                    is_scan = true;
+                }
+                State::Loading => {
+                    // The kernel lets a read of these bytes wait for them.
+                    path = Path::Pread;
+                    is_scan = true;
+                }
+                State::Cold | State::Unknown => {
+                    path = Path::Pread;
+                    is_scan = true;
+                }
+            }
+        }
+        if is_scan && let Some(mut streams) = self.streams.try_lock() {
+            let regions_max = (self.judge.capacity_bytes() / REGION_BYTES / 16).max(1);
+            let wanted = streams.observe(offset, len, regions_max);
+            drop(streams);
+            if let Some(wanted) = wanted {
+                self.follow(&wanted, offset, len);
+            }
+        }
+        path
+    }
+
+    /// A scan has come to a new place.
+    fn follow(&self, wanted: &Wanted, offset: u64, len: usize) {
+        self.counters.scan_steps.add(1);
+        let file_len_bytes = self.map.pread.len().unwrap_or(0);
+        if !wanted.ahead.is_empty() {
+            let end = region_of(file_len_bytes.saturating_sub(1)) + 1;
+            for region in wanted.ahead.start..wanted.ahead.end.min(end) {
+                self.queue(region, true);
+            }
+            // The rest of the region that it is in comes in small pages, in one piece.
+            let at = offset.saturating_add(len as u64);
+            let rest_bytes = bytes_of(region_of(at)).end - at;
+            if self.regions.state(region_of(at)) == State::Cold && rest_bytes < REGION_BYTES {
+                self.will_need(at, rest_bytes);
+            }
+        }
+        let behind = wanted.behind;
+        if file_len_bytes > self.judge.capacity_bytes() && self.regions.change(behind, State::Passing, State::Unknown) {
+            self.drop_region(behind);
+            self.counters.dropped_behind.add(1);
+        }
+    }
+
+    fn will_need(&self, offset: u64, len_bytes: u64) {
+        if let Some(len) = std::num::NonZeroU64::new(len_bytes)
+            && let Err(error) = fadvise(self.file(), offset, Some(len), Advice::WillNeed)
+        {
+            tracing::debug!(%error, "the kernel does not read ahead");
+        }
+    }
+
+    /// A read of cold regions has taken so long.
+    fn account(&self, offset: u64, len: usize, took_ns: u64, now_ns: u64) {
+        let cost_ns = took_ns.saturating_sub(MAP_READ_NS + len as u64 / MAP_BYTES_PER_NS);
+        let tick = self.judge.tick(now_ns);
+        let (first, last) = (region_of(offset), region_of(offset + len as u64 - 1));
+        for region in first..=last {
+            match self.regions.state(region) {
+                State::Cold => {}
+                State::Loading => {
+                    self.regions.stamp(region, tick);
+                    continue;
+                }
+                _ => continue,
+            }
+            let (sum_ns, backoff) = self.regions.charge(region, cost_ns / (last - first + 1), tick);
+            let look_ns = LOOK_NS << backoff;
+            if sum_ns < look_ns {
+                continue;
+            }
+            // What was on the account before this look, too.
+            let is_worth_it = sum_ns + (look_ns - LOOK_NS) >= self.load_ns.load(Relaxed) / LOAD_PART;
+            if self.look(region, 1) == Some(true) {
+                self.regions.set(region, State::Mapped);
+            } else if !(is_worth_it && self.judge.may_load() && self.queue(region, false)) {
+                self.regions.put_off(region);
+            }
+        }
+    }
+
+    // ---- Residency ----
+
+    /// Whether all of these regions that the file has is in the page cache; nothing where the file has none of it, or
+    /// the kernel does not say.
+    fn look(&self, first: u64, count: u64) -> Option<bool> {
+        let (cached, wanted) = self.cached_of(first, count)?;
+        Some(cached >= wanted)
+    }
+
+    /// Pages of these regions that are in the page cache, and pages that the file has there.
+    fn cached_of(&self, first: u64, count: u64) -> Option<(u64, u64)> {
+        self.counters.looks.add(1);
+        let (start, end) = (bytes_of(first).start, bytes_of(first + count - 1).end);
+        let end = end.min(self.map.pread.len().ok()?);
+        let len_bytes = end.checked_sub(start).filter(|len| *len > 0)?;
+        let cached = match cached_pages(self.file(), start, len_bytes) {
+            Ok(cached) => cached,
+            Err(error) => {
+                tracing::debug!(%error, "cachestat is not to be had");
+                self.loads.resident_pages(self.file(), start..end, self.page_bytes)?
+            }
+        };
+        Some((cached, len_bytes.div_ceil(self.page_bytes)))
+    }
+
+    /// The state of a region of which nothing is known.
+    fn find_out(&self, region: u64) -> State {
+        let group = region / LOOK_REGIONS * LOOK_REGIONS;
+        let is_unknown = |region| self.regions.state(region) == State::Unknown;
+        // A file that is wholly there, or not at all, is asked about in large pieces.
+        if (group..group + LOOK_REGIONS).all(is_unknown)
+            && let Some((cached, wanted)) = self.cached_of(group, LOOK_REGIONS)
+            && (cached == 0 || cached >= wanted)
+        {
+            let state = if cached == 0 { State::Cold } else { State::Mapped };
+            // What the file does not have stays unknown.
+            let regions = wanted.saturating_mul(self.page_bytes).div_ceil(REGION_BYTES);
+            for region in group..group + regions {
+                self.regions.change(region, State::Unknown, state);
+            }
+            return self.regions.state(region);
+        }
+        let Some(is_there) = self.look(region, 1) else { return State::Unknown };
+        let state = if is_there { State::Mapped } else { State::Cold };
+        self.regions.change(region, State::Unknown, state);
+        self.regions.state(region)
+    }
+
+    /// Takes a region out of the page table and, as far as nobody else uses it, out of the page cache.
+    pub(super) fn drop_region(&self, region: u64) {
+        let bytes = bytes_of(region);
+        self.map.window.release(bytes.clone());
+        let len = std::num::NonZeroU64::new(REGION_BYTES);
+        if let Err(error) = fadvise(self.file(), bytes.start, len, Advice::DontNeed) {
+            tracing::debug!(%error, "the page cache keeps what is not needed");
+        }
+    }
+
+    // ---- Loads ----
+
+    /// Has a region read whole by another thread. False if that cannot be.
+    fn queue(&self, region: u64, is_ahead: bool) -> bool {
+        let state = self.regions.state(region);
+        if !matches!(state, State::Cold | State::Unknown) || !self.regions.change(region, state, State::Queued) {
+            return matches!(state, State::Queued | State::Loading);
+        }
+        let work = if is_ahead { Work::Ahead(region) } else { Work::Region(region) };
+        if loader::submit(&self.itself, work) {
+            return true;
+        }
+        self.regions.change(region, State::Queued, state);
+        false
+    }
+
+    /// Reads a region whole, if it is in this state still, and says whether the map serves it now.
+    fn load(&self, region: u64, from: State) -> bool {
+        if !self.regions.change(region, from, State::Loading) {
+            return matches!(self.regions.state(region), State::Mapped | State::Passing | State::Ahead);
+        }
+        let is_loaded = self.try_load(region);
+        if is_loaded {
+            self.regions.set_loaded(region);
+        } else {
+            self.regions.set(region, State::Cold);
+            self.regions.put_off(region);
+        }
+        is_loaded
+    }
+
+    /// Brings a region into the page cache, in 2 MiB pages if that can be.
+    fn try_load(&self, region: u64) -> bool {
+        let Some((cached, wanted)) = self.cached_of(region, 1) else { return false };
+        if cached >= wanted {
+            return true;
+        }
+        if cached > 0 && cached < wanted / DROP_PART {
+            self.drop_region(region);
+        }
+        let began_ns = self.now_ns();
+        let bytes = bytes_of(region);
+        let end = bytes.end.min(self.map.pread.len().unwrap_or(0));
+        match self.loads.load(self.file(), bytes.start..end) {
+            Ok(()) => {
+                let took_ns = self.now_ns() - began_ns;
+                // Relaxed: a mean, where a lost update does not matter.
+                let mean_ns = self.load_ns.load(Relaxed);
+                self.load_ns.store(mean_ns - mean_ns / 8 + took_ns / 8, Relaxed);
+                self.counters.loads.add(1);
+                self.counters.load_bytes.add(end - bytes.start);
+                self.counters.load_ns.add(took_ns);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(region, %error, "a region could not be read whole");
+                self.counters.load_failures.add(1);
+                false
+            }
+        }
+    }
+
+    /// What a thread does for this file, and what is left of it.
+    pub(super) fn work(&self, work: Work) -> Option<Work> {
+        match work {
+            Work::Region(region) => {
+                if self.judge.may_load() {
+                    self.load(region, State::Queued);
+                } else if self.regions.change(region, State::Queued, State::Cold) {
+                    self.regions.put_off(region);
+                }
+                None
+            }
+            Work::Ahead(region) => {
+                if self.load(region, State::Queued) {
+                    self.regions.change(region, State::Mapped, State::Ahead);
+                }
+                None
+            }
+            Work::Rest(first) => {
+                let end = region_of(self.map.pread.len().unwrap_or(0).saturating_sub(1)) + 1;
+                let mut left = REST_STEP_REGIONS;
+                for region in first..end {
+                    if left == 0 {
+                        return Some(Work::Rest(region));
+                    }
+                    if !self.judge.may_load() {
+                        break;
+                    }
+                    let state = match self.regions.state(region) {
+                        State::Unknown => self.find_out(region),
+                        state => state,
+                    };
+                    if matches!(state, State::Cold | State::Queued) {
+                        self.load(region, state);
+                        left -= 1;
+                    }
+                }
+                self.reads_rest.store(false, Relaxed);
+                None
+            }
+        }
+    }
+
+    /// Reads what is not there of the file, in order, in another thread.
+    pub(super) fn read_rest(&self) {
+        if !self.reads_rest.swap(true, Relaxed) {
+            self.counters.rests.add(1);
+            if !loader::submit(&self.itself, Work::Rest(0)) {
+                self.reads_rest.store(false, Relaxed);
+            }
+        }
+    }
+}
+
+/// Another open file description of the same file, which has its own advice.
+fn reopen(file: &File) -> Option<File> {
+    match File::open(format!("/proc/self/fd/{}", file.as_raw_fd())) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            tracing::debug!(%error, "one descriptor serves scans and single reads");
+            None
+        }
+    }
+}

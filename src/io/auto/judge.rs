@@ -1,0 +1,197 @@
+//! Does what is read fit into memory? Asked ten times a second, by whoever reads.
+//!
+//! Two numbers are compared: the *capacity*, which is the page cache that there can be (`memory`), and the *working
+//! set*, the regions that were read lately. Where the working set is the smaller one, regions are read whole. Where it
+//! is not, nothing is read that was not asked for.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use super::core::Core;
+use super::memory::{Memory, Probe};
+use super::regions::{REGION_BYTES, State, bytes_of, region_of};
+use crate::io::BlockIo;
+
+/// Between two judgements.
+const PERIOD_NS: u64 = 100_000_000;
+/// A region's use is noted to this, in a byte: ages up to half a minute can be told apart.
+const TICK_NS: u64 = 125_000_000;
+/// Used no longer ago than this is in the working set.
+const SET_TICKS: u8 = 8;
+/// Not used for longer than this may be given back.
+const OLD_TICKS: u8 = 8;
+/// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
+const FIT_PERCENT: (u64, u64) = (90, 75);
+/// Where this part of the file was used lately, and the file fits, what is missing of it is read.
+const REST_PART: u64 = 8;
+/// The process's memory groups are looked for again after this: it may have been moved.
+const PROBE_PERIOD_NS: u64 = 5_000_000_000;
+/// Regions that one judgement gives back at most.
+const RELEASE_MAX: usize = 256;
+
+/// What was found last.
+#[derive(Debug)]
+pub(super) struct Judge {
+    /// When the next judgement is due. Relaxed, as all here: whoever sees an old value judges a little sooner or later.
+    due_ns: AtomicU64,
+    is_tight: AtomicBool,
+    capacity_bytes: AtomicU64,
+    working_set_bytes: AtomicU64,
+    limits: Limits,
+    inner: Mutex<Inner>,
+}
+
+/// What the user allows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    pub(super) page_cache_bytes_max: Option<u64>,
+    pub(super) page_table_bytes_max: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    probe: Option<Probe>,
+    probed_ns: u64,
+    memory: Memory,
+}
+
+impl Judge {
+    pub(super) fn new(limits: Limits) -> Self {
+        Judge {
+            due_ns: AtomicU64::new(0),
+            is_tight: AtomicBool::new(false),
+            capacity_bytes: AtomicU64::new(limits.page_cache_bytes_max.unwrap_or(u64::MAX)),
+            working_set_bytes: AtomicU64::new(0),
+            limits,
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    pub(super) fn tick(&self, now_ns: u64) -> u8 {
+        (now_ns / TICK_NS) as u8
+    }
+
+    pub(super) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes.load(Relaxed)
+    }
+
+    pub(super) fn working_set_bytes(&self) -> u64 {
+        self.working_set_bytes.load(Relaxed)
+    }
+
+    pub(super) fn memory(&self) -> Memory {
+        self.inner.lock().memory
+    }
+
+    /// Whether regions may be read whole because single reads of them cost too much.
+    pub(super) fn may_load(&self) -> bool {
+        !self.is_tight.load(Relaxed)
+    }
+
+    /// Something has happened that should not have: judge at the next read, but not more often than a hundred times a
+    /// second.
+    pub(super) fn hasten(&self) {
+        let _ = self.due_ns.fetch_update(Relaxed, Relaxed, |due_ns| Some(due_ns.saturating_sub(PERIOD_NS / 10 * 9)));
+    }
+}
+
+impl Core {
+    pub(super) fn judge_if_due(&self, now_ns: u64) {
+        let due_ns = self.judge.due_ns.load(Relaxed);
+        if now_ns >= due_ns && self.judge.due_ns.compare_exchange(due_ns, now_ns + PERIOD_NS, Relaxed, Relaxed).is_ok()
+        {
+            self.judge_now(now_ns);
+        }
+    }
+
+    #[cold]
+    fn judge_now(&self, now_ns: u64) {
+        let judge = &self.judge;
+        let Some(mut inner) = judge.inner.try_lock() else { return };
+        if inner.probe.is_none() || now_ns - inner.probed_ns > PROBE_PERIOD_NS {
+            inner.probe = Some(Probe::new());
+            inner.probed_ns = now_ns;
+        }
+        let memory = inner.probe.as_ref().map(Probe::ask).unwrap_or_default();
+        inner.memory = memory;
+        drop(inner);
+        let capacity_bytes = memory.capacity_bytes.min(judge.limits.page_cache_bytes_max.unwrap_or(u64::MAX));
+        judge.capacity_bytes.store(capacity_bytes, Relaxed);
+
+        let file_len_bytes = self.map.pread.len().unwrap_or(0);
+        let regions = region_of(file_len_bytes.saturating_sub(1)) + 1;
+        let tick = judge.tick(now_ns);
+        let (mut used, mut mapped) = (0_u64, 0_u64);
+        for (_, state, age) in self.regions.noted(regions, tick) {
+            used += u64::from(age <= SET_TICKS && state != State::Unknown);
+            mapped += u64::from(is_served(state));
+        }
+        let working_set_bytes = used * REGION_BYTES;
+        judge.working_set_bytes.store(working_set_bytes, Relaxed);
+        self.counters.judgements.add(1);
+
+        let was_tight = judge.is_tight.load(Relaxed);
+        let percent = if was_tight { FIT_PERCENT.1 } else { FIT_PERCENT.0 };
+        let is_tight = working_set_bytes > capacity_bytes / 100 * percent;
+        if is_tight != was_tight {
+            judge.is_tight.store(is_tight, Relaxed);
+            self.counters.mode_changes.add(1);
+            let path = self.map.pread.path().display();
+            tracing::info!(%path, is_tight, working_set_bytes, capacity_bytes, "whether the working set fits has changed");
+            if is_tight {
+                self.leave_pages_to_the_kernel(regions, tick);
+            }
+        }
+        let fits_whole = file_len_bytes <= capacity_bytes / 100 * FIT_PERCENT.0;
+        if !is_tight && fits_whole && mapped < regions && used >= regions.div_ceil(REST_PART).max(2) {
+            self.read_rest();
+        }
+        self.give_back(mapped, regions, tick, capacity_bytes, is_tight);
+    }
+
+    /// The working set does not fit: what was read whole goes, so that the kernel can keep the pages that are used most,
+    /// and what else is mapped is asked about again.
+    fn leave_pages_to_the_kernel(&self, regions: u64, tick: u8) {
+        for (region, state, _) in self.regions.noted(regions, tick) {
+            let is_loaded = self.regions.is_loaded(region);
+            if is_served(state) && self.regions.change(region, state, State::Unknown) && is_loaded {
+                self.regions.set(region, State::Cold);
+                self.drop_region(region);
+                self.counters.released.add(1);
+            }
+        }
+    }
+
+    /// Gives back parts of the map that were not used for long, where there is not room for all: in the page table, or
+    /// in memory.
+    fn give_back(&self, mapped: u64, regions: u64, tick: u8, capacity_bytes: u64, is_tight: bool) {
+        let tables_max = self.judge.limits.page_table_bytes_max.unwrap_or(u64::MAX) / rustix::param::page_size() as u64;
+        let too_many = mapped.saturating_sub(tables_max);
+        let too_much = mapped.saturating_sub(capacity_bytes / 100 * FIT_PERCENT.0 / REGION_BYTES);
+        if too_many == 0 && too_much == 0 {
+            return;
+        }
+        let of_file = self.regions.noted(regions, tick).filter(|(_, state, _)| is_served(*state));
+        let mut old: Vec<(u8, u64, State)> = of_file.map(|(region, state, age)| (age, region, state)).collect();
+        old.sort_unstable_by_key(|(age, region, _)| std::cmp::Reverse((*age, *region)));
+        let count = usize::try_from(too_many.max(too_much)).unwrap_or(usize::MAX).min(RELEASE_MAX);
+        for (age, region, state) in old.into_iter().take(count) {
+            let may_leave_memory = too_much > 0 && (is_tight || age > OLD_TICKS);
+            if !may_leave_memory && too_many == 0 || !self.regions.change(region, state, State::Unknown) {
+                continue;
+            }
+            if may_leave_memory {
+                self.drop_region(region);
+            } else {
+                self.map.window.release(bytes_of(region));
+            }
+            self.counters.released.add(1);
+        }
+    }
+}
+
+/// Whether the map serves such a region, or will at the first touch.
+fn is_served(state: State) -> bool {
+    matches!(state, State::Mapped | State::Passing | State::Ahead)
+}
