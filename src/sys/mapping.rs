@@ -44,6 +44,7 @@ unsafe impl Sync for Mapping {}
 pub(crate) enum MapAdvice {
     HugePages,
     NoHugePages,
+    Normal,
     Random,
     Sequential,
     /// Drops the page-table entries. Later reads fault them in again from the page cache.
@@ -106,11 +107,28 @@ impl Mapping {
         Ok(unsafe { mm::madvise(address, bytes, mm::Advice::LinuxPopulateRead) }?)
     }
 
+    /// Drops the page-table entries of every page that has one of these bytes, as far as they lie in the mapping.
+    pub(crate) fn release(&self, bytes: Range<u64>) -> io::Result<()> {
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len_bytes);
+        let page_bytes = rustix::param::page_size();
+        let start = within(bytes.start) / page_bytes * page_bytes;
+        // The mapping ends with a page.
+        let bytes = within(bytes.end).next_multiple_of(page_bytes).saturating_sub(start);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let address = self.base().wrapping_add(start).cast::<c_void>();
+        // SAFETY: `start .. start + bytes` lies in a mapping of ours; on a shared, read-only file mapping this changes
+        // what reads cost and never what they return: the next one finds the page in the page cache, or on the device.
+        Ok(unsafe { mm::madvise(address, bytes, mm::Advice::LinuxDontNeed) }?)
+    }
+
     pub(crate) fn advise(&self, advice: MapAdvice) -> io::Result<()> {
         use rustix::mm::Advice;
         let advice = match advice {
             MapAdvice::HugePages => Advice::LinuxHugepage,
             MapAdvice::NoHugePages => Advice::LinuxNoHugepage,
+            MapAdvice::Normal => Advice::Normal,
             MapAdvice::Random => Advice::Random,
             MapAdvice::Sequential => Advice::Sequential,
             MapAdvice::Release => Advice::LinuxDontNeed,

@@ -130,6 +130,26 @@ impl Window {
         }
     }
 
+    /// Tells the kernel something of the current mapping.
+    pub(crate) fn advise(&self, advices: impl Iterator<Item = MapAdvice>) {
+        if let Some(mapping) = self.mappings.lock().last() {
+            for advice in advices {
+                if let Err(error) = mapping.advise(advice) {
+                    tracing::debug!(%error, ?advice, "the kernel does not take the advice");
+                }
+            }
+        }
+    }
+
+    /// Takes bytes out of the page tables, those of retired mappings too, which late readers may have filled again.
+    pub(crate) fn release(&self, bytes: Range<u64>) {
+        for mapping in self.mappings.lock().iter() {
+            if let Err(error) = mapping.release(bytes.clone()) {
+                tracing::debug!(%error, "a map keeps its page tables");
+            }
+        }
+    }
+
     /// Puts a larger mapping in place of the current one, which stays mapped but gives its page tables back.
     ///
     /// # Errors

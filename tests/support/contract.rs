@@ -22,10 +22,22 @@ pub(crate) enum Kind {
     Mmap,
     MmapTinyRange,
     MmapWithoutHandler,
+    Uring,
+    /// Fewer reads at a time than a batch has.
+    UringShallow,
+    Direct,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 4] = [Kind::Pread, Kind::Mmap, Kind::MmapTinyRange, Kind::MmapWithoutHandler];
+    pub(crate) const ALL: [Kind; 7] = [
+        Kind::Pread,
+        Kind::Mmap,
+        Kind::MmapTinyRange,
+        Kind::MmapWithoutHandler,
+        Kind::Uring,
+        Kind::UringShallow,
+        Kind::Direct,
+    ];
 
     fn options(self) -> IoOptions {
         let mmap = IoOptions::new().mode(IoMode::Mmap);
@@ -34,6 +46,10 @@ impl Kind {
             Kind::Mmap => mmap,
             Kind::MmapTinyRange => mmap.map_range_bytes(RANGE_BYTES_MIN),
             Kind::MmapWithoutHandler => mmap.fault_handler(false),
+            Kind::Uring => IoOptions::new().mode(IoMode::Uring),
+            Kind::UringShallow => IoOptions::new().mode(IoMode::Uring).queue_depth(2),
+            // Where the file system has no direct I/O, this is all the same what it has.
+            Kind::Direct => IoOptions::new().mode(IoMode::Direct).direct_fallback(true),
         }
     }
 
