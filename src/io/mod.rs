@@ -1,7 +1,8 @@
 //! Byte-offset I/O on one file, behind one contract.
 //!
 //! [`BlockIo`] is the contract, [`PreadFile`] the reference, [`MmapFile`] the safe memory map, [`UringFile`] reads of a
-//! batch all at once, [`DirectFile`] reads and writes past the page cache. For any input they return the same bytes and the same kind of error; they differ in what it costs.
+//! batch all at once, [`DirectFile`] reads and writes past the page cache. For any input they return the same bytes and
+//! the same kind of error; they differ in what it costs.
 
 mod depth;
 mod direct;

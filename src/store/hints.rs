@@ -12,8 +12,8 @@ impl Pages {
     ///
     /// [`AccessHint::WillNeed`] and [`AccessHint::DontNeed`] are about where the pages lie now, and about the page
     /// cache: a [`BlockCache`](crate::BlockCache) is filled by [`Pages::prefetch`] and keeps what it has. The other
-    /// hints hold for the whole file, whatever pages are named. Pages that do not exist, or hold nothing yet, are passed
-    /// over. Name pages in ascending order: those that lie in a row are then one call of the system's.
+    /// hints hold for the whole file, whatever pages are named. Pages that do not exist, or hold nothing yet, are
+    /// passed over. Name pages in ascending order: those that lie in a row are then one range.
     ///
     /// # Errors
     ///
