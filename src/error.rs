@@ -67,6 +67,15 @@ pub enum Error {
         found: FileKind,
     },
 
+    /// The file system has no direct I/O (`O_DIRECT`) for the file.
+    #[error("no direct I/O for {}: {problem}", path.display())]
+    NoDirectIo {
+        /// The file, as it was named when it was to be opened.
+        path: Arc<Path>,
+        /// What was tried, and what the system said.
+        problem: String,
+    },
+
     /// An offset and a length whose sum no file can have (more than `i64::MAX`).
     #[error(
         "{operation} refused: offset {offset} with {len_bytes} bytes is past the largest file offset, {}",
@@ -79,6 +88,15 @@ pub enum Error {
         offset: u64,
         /// How many bytes it was to cover.
         len_bytes: u64,
+    },
+
+    /// A range of bytes that ends before it begins, or past the largest offset of a file.
+    #[error("range {start}..{end}: expected an end from {start} up to {}", i64::MAX)]
+    InvalidRange {
+        /// Where it begins.
+        start: u64,
+        /// Where it ends.
+        end: u64,
     },
 
     /// An option has a value that cannot be used.
@@ -220,9 +238,13 @@ impl Error {
             },
             Error::ReadOnly { operation, path } => Error::ReadOnly { operation: *operation, path: path.clone() },
             Error::NotARegularFile { path: file, found } => Error::NotARegularFile { path: path(file), found: *found },
+            Error::NoDirectIo { path: file, problem } => {
+                Error::NoDirectIo { path: path(file), problem: problem.clone() }
+            }
             Error::OffsetOverflow { operation, offset, len_bytes } => {
                 Error::OffsetOverflow { operation: *operation, offset: *offset, len_bytes: *len_bytes }
             }
+            Error::InvalidRange { start, end } => Error::InvalidRange { start: *start, end: *end },
             Error::InvalidOption { option, expected, found } => {
                 Error::InvalidOption { option, expected, found: found.clone() }
             }
@@ -267,6 +289,8 @@ pub enum Operation {
     Lock,
     /// Making what was written durable.
     Sync,
+    /// Telling the kernel what will be read.
+    Advise,
 }
 
 impl fmt::Display for Operation {
@@ -280,6 +304,7 @@ impl fmt::Display for Operation {
             Operation::Reserve => "reserve",
             Operation::Lock => "lock",
             Operation::Sync => "sync",
+            Operation::Advise => "advise",
         })
     }
 }

@@ -42,10 +42,13 @@ pub use checksum::ChecksumKind;
 pub use error::{Error, FileKind, Operation, Part, Result};
 pub use extent::Fit;
 pub use format::{BlockAddr, PACKED_BYTES_MAX};
-pub use io::{AutoFile, BatchRead, BlockIo, MmapFile, PreadFile, SyncKind};
+pub use io::{AccessHint, AutoFile, BatchRead, BlockIo, DirectFile, MmapFile, PreadFile, SyncKind, UringFile};
 pub use map_options::{Advice, HugePages};
 pub use options::{IoMode, IoOptions};
-pub use stats::{AutoRegions, AutoStats, FallbackReason, Fallbacks, IoStats, MapStats, PathStats, RegionState};
+pub use stats::{
+    AutoRegions, AutoStats, DirectStats, FallbackReason, Fallbacks, IoStats, MapStats, PathStats, RegionState,
+    RingStats,
+};
 pub use store::{
     Blocks, BypassStats, CacheBypass, CacheWrites, CheckpointInfo, CheckpointOptions, CheckpointReport,
     CompactProgress, Compaction, HeaderCopy, Layout, PageId, PageRead, Pages, PendingCheckpoint, Problem, ProblemKind,

@@ -61,4 +61,13 @@ impl MapOptions {
         };
         huge_pages.into_iter().chain(order)
     }
+
+    /// The same where the kernel has been told something else before.
+    pub(crate) fn kernel_advice_anew(&self) -> impl Iterator<Item = MapAdvice> + use<> {
+        // As long as 2 MiB pages are asked for, a fault reads one, whatever the order.
+        let is_small = self.huge_pages == HugePages::Auto && self.advice == Advice::Random;
+        let small = is_small.then_some(MapAdvice::NoHugePages);
+        let normal = (self.advice == Advice::Normal).then_some(MapAdvice::Normal);
+        self.kernel_advice().chain(small).chain(normal)
+    }
 }

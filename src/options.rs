@@ -1,13 +1,15 @@
 //! How a file is opened: one builder for every path.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, FileKind, Operation, Result};
-use crate::io::{AutoFile, BlockIo, MmapFile, PreadFile};
+use crate::io::{AutoFile, BlockIo, DirectFile, MmapFile, PreadFile, QUEUE_DEPTH_MAX, UringFile};
 use crate::map_options::{Advice, AutoOptions, HugePages, MapOptions};
 
 /// Page tables for 64 GiB in pages of 4 KiB.
@@ -24,9 +26,16 @@ pub enum IoMode {
     Mmap,
     /// The map or system calls, whichever is cheaper for each read.
     Auto,
+    /// `pread(2)` for a single read, and a ring (`io_uring(7)`) for a batch, whose reads are then done all at once.
+    Uring,
+    /// Reads and writes past the page cache (`O_DIRECT`), batches through a ring.
+    Direct,
 }
 
 impl IoMode {
+    /// Every mode there is.
+    pub const ALL: [IoMode; 5] = [IoMode::Pread, IoMode::Mmap, IoMode::Auto, IoMode::Uring, IoMode::Direct];
+
     /// The mode's name in options, tables and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -34,9 +43,42 @@ impl IoMode {
             IoMode::Pread => "pread",
             IoMode::Mmap => "mmap",
             IoMode::Auto => "auto",
+            IoMode::Uring => "uring",
+            IoMode::Direct => "direct",
         }
     }
 }
+
+impl fmt::Display for IoMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A mode by its [name](IoMode::name).
+///
+/// ```
+/// use mapfall::IoMode;
+///
+/// assert_eq!("uring".parse::<IoMode>()?, IoMode::Uring);
+/// assert!("usb".parse::<IoMode>().is_err());
+/// # Ok::<(), mapfall::Error>(())
+/// ```
+impl FromStr for IoMode {
+    type Err = Error;
+
+    /// # Errors
+    ///
+    /// [`Error::InvalidOption`].
+    fn from_str(name: &str) -> Result<Self> {
+        let expected = "pread, mmap, auto, uring or direct";
+        let unknown = || Error::InvalidOption { option: "mode", expected, found: name.to_owned() };
+        IoMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(unknown)
+    }
+}
+
+/// Reads of a batch that are under way at a time.
+const QUEUE_DEPTH_DEFAULT: u32 = 64;
 
 /// Opens files for block I/O.
 ///
@@ -58,6 +100,8 @@ pub struct IoOptions {
     write: bool,
     create: bool,
     create_new: bool,
+    queue_depth: u32,
+    direct_fallback: bool,
     map: MapOptions,
     auto: AutoOptions,
 }
@@ -79,7 +123,16 @@ impl IoOptions {
             fault_handler: true,
         };
         let auto = AutoOptions { page_cache_bytes_max: None, page_table_bytes_max: Some(PAGE_TABLE_BYTES_DEFAULT) };
-        IoOptions { mode: IoMode::default(), write: false, create: false, create_new: false, map, auto }
+        IoOptions {
+            mode: IoMode::default(),
+            write: false,
+            create: false,
+            create_new: false,
+            queue_depth: QUEUE_DEPTH_DEFAULT,
+            direct_fallback: false,
+            map,
+            auto,
+        }
     }
 
     /// Which path serves reads when the file is opened with [`IoOptions::open`].
@@ -163,16 +216,34 @@ impl IoOptions {
         self
     }
 
+    /// How many reads of a batch are under way at a time, where a ring does them: 1 to 1024. Default: 64.
+    #[must_use]
+    pub fn queue_depth(mut self, reads: u32) -> Self {
+        self.queue_depth = reads;
+        self
+    }
+
+    /// Whether a file that has no direct I/O is opened by [`IoMode::Direct`] all the same, and served through the page
+    /// cache; [`IoStats::direct_io`](crate::IoStats::direct_io) then says why. Default: no, it is an error.
+    #[must_use]
+    pub fn direct_fallback(mut self, allowed: bool) -> Self {
+        self.direct_fallback = allowed;
+        self
+    }
+
     /// Opens a file in the chosen [`IoMode`].
     ///
     /// # Errors
     ///
-    /// As [`IoOptions::open_pread`], [`IoOptions::open_mmap`] and [`IoOptions::open_auto`].
+    /// As [`IoOptions::open_pread`], [`IoOptions::open_mmap`], [`IoOptions::open_auto`], [`IoOptions::open_uring`] and
+    /// [`IoOptions::open_direct`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Box<dyn BlockIo>> {
         Ok(match self.mode {
             IoMode::Pread => Box::new(self.open_pread(path)?),
             IoMode::Mmap => Box::new(self.open_mmap(path)?),
             IoMode::Auto => Box::new(self.open_auto(path)?),
+            IoMode::Uring => Box::new(self.open_uring(path)?),
+            IoMode::Direct => Box::new(self.open_direct(path)?),
         })
     }
 
@@ -205,10 +276,11 @@ impl IoOptions {
     ///
     /// # Errors
     ///
-    /// As [`IoOptions::open_mmap`].
+    /// As [`IoOptions::open_mmap`], and [`Error::InvalidOption`] for a queue depth out of its range.
     pub fn open_auto(&self, path: impl AsRef<Path>) -> Result<AutoFile> {
         self.check_range()?;
-        AutoFile::new(self.open_pread(path)?, self.map, self.auto)
+        self.check_queue_depth()?;
+        AutoFile::new(self.open_pread(path)?, self.map, self.auto, self.queue_depth)
     }
 
     fn check_range(&self) -> Result<()> {
@@ -219,6 +291,40 @@ impl IoOptions {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Opens a file whose batches are read through a ring, whatever [`IoOptions::mode`] says.
+    ///
+    /// Where there is no ring it is opened all the same, and a few threads read the batches; the statistics say why.
+    ///
+    /// # Errors
+    ///
+    /// As [`IoOptions::open_pread`], and [`Error::InvalidOption`] for a queue depth out of its range.
+    pub fn open_uring(&self, path: impl AsRef<Path>) -> Result<UringFile> {
+        self.check_queue_depth()?;
+        Ok(UringFile::new(self.open_pread(path)?, self.queue_depth))
+    }
+
+    /// Opens a file read and written past the page cache, whatever [`IoOptions::mode`] says.
+    ///
+    /// # Errors
+    ///
+    /// As [`IoOptions::open_uring`], and [`Error::NoDirectIo`] where the file system has no direct I/O for the file,
+    /// unless [`IoOptions::direct_fallback`] allows another way. A file that was made for it is left, empty.
+    pub fn open_direct(&self, path: impl AsRef<Path>) -> Result<DirectFile> {
+        self.check_queue_depth()?;
+        let path: Arc<Path> = path.as_ref().into();
+        let pread = self.open_pread(&path)?;
+        DirectFile::new(pread, self.queue_depth, self.direct_fallback)
+            .map_err(|problem| Error::NoDirectIo { path, problem })
+    }
+
+    fn check_queue_depth(&self) -> Result<()> {
+        if (1..=QUEUE_DEPTH_MAX).contains(&self.queue_depth) {
+            return Ok(());
+        }
+        let (expected, found) = ("1 to 1024", self.queue_depth.to_string());
+        Err(Error::InvalidOption { option: "queue_depth", expected, found })
     }
 
     fn open_file(&self, path: &Arc<Path>) -> Result<File> {

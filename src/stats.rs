@@ -1,9 +1,9 @@
 //! Statistics: what was read, by which path, and why a path was not taken.
 //!
 //! Two rules hold. A read that succeeds is counted once where the caller came in ([`IoStats::reads`],
-//! [`IoStats::read_bytes`]) and once on the path that served it ([`IoStats::pread`], [`IoStats::mmap`]); the sums agree
-//! whenever no read is in flight ([`IoStats::paths_add_up`]). And counting writes no cache line that another thread
-//! writes: each thread owns a cell, and a snapshot adds the cells up.
+//! [`IoStats::read_bytes`]) and once on the path that served it ([`IoStats::pread`], [`IoStats::mmap`] and so on); the
+//! sums agree whenever no read is in flight ([`IoStats::paths_add_up`]). And counting writes no cache line that another
+//! thread writes: each thread owns a cell, and a snapshot adds the cells up.
 
 mod auto;
 
@@ -148,6 +148,43 @@ pub struct MapStats {
     pub process_page_table_bytes: Option<u64>,
 }
 
+/// How a file's batches were read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingStats {
+    /// The most reads of a batch that are under way at a time.
+    pub depth: u32,
+    /// Rings made for batches of this file. A thread has one ring for all its files, so most batches find one.
+    pub rings: u64,
+    /// Batches of two reads and more that went through a ring.
+    pub batches: u64,
+    /// System calls that those took.
+    pub submits: u64,
+    /// Batches of two reads and more for which there was no ring, and which the pool's threads read.
+    pub refusals: u64,
+    /// Why there was none the last time, in the system's words.
+    pub last_refusal: Option<String>,
+}
+
+/// What direct I/O (`O_DIRECT`) asks for, and what it cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirectStats {
+    /// Offsets and lengths that are multiples of this need no buffer between and no neighbours read. 1 where the page
+    /// cache serves the file.
+    pub offset_align_bytes: u64,
+    /// The same of addresses.
+    pub memory_align_bytes: u64,
+    /// Reads that went through a buffer of ours.
+    pub bounced_reads: u64,
+    /// Writes of whole blocks that did.
+    pub bounced_writes: u64,
+    /// Writes that did not begin and end with a block: what else is in their first and last block was read first.
+    pub merged_writes: u64,
+    /// Why the page cache serves the file all the same, in the system's words.
+    pub refusal: Option<String>,
+}
+
 /// A snapshot of what a file's I/O has done since it was opened.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -162,6 +199,12 @@ pub struct IoStats {
     pub pread: PathStats,
     /// What the map served.
     pub mmap: PathStats,
+    /// What was read through a ring (`io_uring(7)`), as part of a batch, by way of the page cache.
+    pub ring: PathStats,
+    /// What the threads of the pool read, as part of a batch for which there was no ring.
+    pub pool: PathStats,
+    /// What was read past the page cache (`O_DIRECT`), alone or through a ring.
+    pub direct: PathStats,
     /// Why reads that could have been served from the map were not.
     pub fallbacks: Fallbacks,
     /// Writes that succeeded.
@@ -180,6 +223,10 @@ pub struct IoStats {
     pub map: Option<MapStats>,
     /// The choice of paths, for a file opened with [`crate::IoMode::Auto`].
     pub auto: Option<AutoStats>,
+    /// The rings, for a file whose batches go through one.
+    pub rings: Option<RingStats>,
+    /// Direct I/O, for a file opened for it.
+    pub direct_io: Option<DirectStats>,
 }
 
 impl IoStats {
@@ -187,7 +234,9 @@ impl IoStats {
     /// running.
     #[must_use]
     pub fn paths_add_up(&self) -> bool {
-        self.pread.reads + self.mmap.reads == self.reads && self.pread.bytes + self.mmap.bytes == self.read_bytes
+        let paths = [self.pread, self.mmap, self.ring, self.pool, self.direct];
+        paths.iter().map(|path| path.reads).sum::<u64>() == self.reads
+            && paths.iter().map(|path| path.bytes).sum::<u64>() == self.read_bytes
     }
 }
 
@@ -218,8 +267,23 @@ pub(crate) struct ReadCell {
     pread_bytes: AtomicU64,
     mmap_reads: AtomicU64,
     mmap_bytes: AtomicU64,
+    ring_reads: AtomicU64,
+    ring_bytes: AtomicU64,
+    pool_reads: AtomicU64,
+    pool_bytes: AtomicU64,
+    direct_reads: AtomicU64,
+    direct_bytes: AtomicU64,
     tail_probes: AtomicU64,
     tail_stats: AtomicU64,
+}
+
+/// The paths that a read of a batch may take. Each has its [`PathStats`] in [`IoStats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PathKind {
+    Pread,
+    Ring,
+    Pool,
+    Direct,
 }
 
 /// Adds to a counter that only this thread writes. Relaxed: a snapshot needs each counter whole, not several in step.
@@ -270,6 +334,18 @@ impl ReadCell {
     pub(crate) fn count_pread(&self, bytes: usize) {
         add_own(&self.pread_reads, 1);
         add_own(&self.pread_bytes, bytes as u64);
+    }
+
+    /// Counts a read that a path served.
+    pub(crate) fn count_path(&self, path: PathKind, bytes: usize) {
+        let (path_reads, path_bytes) = match path {
+            PathKind::Pread => (&self.pread_reads, &self.pread_bytes),
+            PathKind::Ring => (&self.ring_reads, &self.ring_bytes),
+            PathKind::Pool => (&self.pool_reads, &self.pool_bytes),
+            PathKind::Direct => (&self.direct_reads, &self.direct_bytes),
+        };
+        add_own(path_reads, 1);
+        add_own(path_bytes, bytes as u64);
     }
 }
 
@@ -323,7 +399,7 @@ impl Counters {
         })
     }
 
-    /// Adds everything up. `map` stays empty: it is for whoever owns the map to fill in.
+    /// Adds everything up. What is not counted here stays empty, for whoever owns it to fill in.
     pub(crate) fn snapshot(&self) -> IoStats {
         let mut stats = IoStats::default();
         for cell in self.cells.iter() {
@@ -334,6 +410,12 @@ impl Counters {
             stats.pread.bytes += cell.pread_bytes.load(Relaxed);
             stats.mmap.reads += cell.mmap_reads.load(Relaxed);
             stats.mmap.bytes += cell.mmap_bytes.load(Relaxed);
+            stats.ring.reads += cell.ring_reads.load(Relaxed);
+            stats.ring.bytes += cell.ring_bytes.load(Relaxed);
+            stats.pool.reads += cell.pool_reads.load(Relaxed);
+            stats.pool.bytes += cell.pool_bytes.load(Relaxed);
+            stats.direct.reads += cell.direct_reads.load(Relaxed);
+            stats.direct.bytes += cell.direct_bytes.load(Relaxed);
         }
         for (count, counter) in stats.fallbacks.counts.iter_mut().zip(&self.fallbacks) {
             *count = counter.load(Relaxed);

@@ -361,10 +361,17 @@ fn statistics_say_which_path_served() {
             read(file, 0, 1_000);
         }
         let stats = file.stats();
-        let (served, other) = if kind.maps_resident() { (stats.mmap, stats.pread) } else { (stats.pread, stats.mmap) };
+        let is_direct = stats.direct_io.as_ref().is_some_and(|direct_io| direct_io.refusal.is_none());
+        let (served, other) = match kind {
+            _ if kind.maps_resident() => (stats.mmap, stats.pread),
+            _ if is_direct => (stats.direct, stats.pread),
+            _ => (stats.pread, stats.mmap),
+        };
         assert_eq!((served.reads, served.bytes, other.reads, other.bytes), (10, 10_000, 0, 0), "{kind:?}");
-        assert_eq!(stats.map.is_some(), kind != Kind::Pread, "{kind:?}");
-        let expected = if kind == Kind::Pread || kind.maps_resident() { 0 } else { 10 };
+        let is_map = !matches!(kind, Kind::Pread | Kind::Uring | Kind::UringShallow | Kind::Direct);
+        assert_eq!(stats.map.is_some(), is_map, "{kind:?}");
+        assert_eq!(stats.direct_io.is_some(), kind == Kind::Direct, "{kind:?}");
+        let expected = if is_map && !kind.maps_resident() { 10 } else { 0 };
         assert_eq!(stats.fallbacks.total(), expected, "{kind:?}");
         assert_eq!(stats.fallbacks.iter().map(|(_, count)| count).sum::<u64>(), expected);
     });

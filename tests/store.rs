@@ -6,10 +6,10 @@ use mapfall::{
     VerifyOptions,
 };
 
-const MODES: [IoMode; 2] = [IoMode::Pread, IoMode::Mmap];
+const MODES: [IoMode; 5] = IoMode::ALL;
 
 fn options(mode: IoMode) -> StoreOptions {
-    Store::options().io(IoOptions::new().mode(mode))
+    Store::options().io(IoOptions::new().mode(mode).direct_fallback(true))
 }
 
 fn filled(number: u64) -> Vec<u8> {

@@ -10,7 +10,7 @@ use mapfall::{
     Part, Store, StoreCache, StoreOptions,
 };
 
-const MODES: [IoMode; 2] = [IoMode::Pread, IoMode::Mmap];
+const MODES: [IoMode; 5] = IoMode::ALL;
 
 fn cache() -> Arc<BlockCache> {
     Arc::new(CacheOptions::new(8 << 20).shards(1).build().unwrap())
@@ -21,7 +21,7 @@ fn never(cache: &Arc<BlockCache>) -> StoreCache {
 }
 
 fn options(mode: IoMode, cache: StoreCache) -> StoreOptions {
-    Store::options().io(IoOptions::new().mode(mode)).cache(cache)
+    Store::options().io(IoOptions::new().mode(mode).direct_fallback(true)).cache(cache)
 }
 
 fn filled(number: u64) -> Vec<u8> {

@@ -58,3 +58,13 @@ fn random_steps_by_pread() {
 fn random_steps_through_a_map() {
     random_steps(IoMode::Mmap);
 }
+
+#[test]
+fn random_steps_with_batches_through_a_ring() {
+    random_steps(IoMode::Uring);
+}
+
+#[test]
+fn random_steps_past_the_page_cache() {
+    random_steps(IoMode::Direct);
+}

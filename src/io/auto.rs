@@ -2,13 +2,14 @@
 //!
 //! A file is seen as regions of 2 MiB. A region whose pages are all in the page cache is read from the map; all others
 //! by system call. The usual read of the first kind looks at one word and is the map's read from there on: no clock, no
-//! lock, no store to memory that another thread uses. One in [`SAMPLE_READS`] is timed, so that a region that was
+//! lock, no store to memory that another thread uses. One in 64 is timed, so that a region that was
 //! evicted is found out.
 //!
 //! What is not in the page cache has an account (`core`): what its reads cost more than a copy from the map would. When
 //! that is a part of what it costs to read the region whole, it is read whole, by another thread (`loader`), if what is
 //! in use fits into memory (`judge`, `memory`). Scans are read ahead of (`streams`).
 
+mod batch;
 mod core;
 mod counters;
 mod judge;
@@ -18,18 +19,16 @@ mod memory;
 mod regions;
 mod streams;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use self::core::Core;
 use self::judge::{Judge, Limits};
 use self::regions::{REGION_BYTES, State, region_of};
-use super::{BatchRead, BlockIo, MmapFile, PreadFile, SyncKind, read_each};
+use super::{AccessHint, BatchRead, BlockIo, MmapFile, PreadFile, SyncKind};
 use crate::error::Result;
 use crate::map_options::{Advice, AutoOptions, HugePages, MapOptions};
 use crate::stats::{AutoRegions, AutoStats, IoStats, RegionState};
-
-/// One mapped read of a thread in so many is timed.
-const SAMPLE_READS: u64 = 64;
 
 /// A file whose reads take the cheaper path, each for itself: the safe memory map where the bytes are in the page
 /// cache, system calls where they are not.
@@ -61,14 +60,15 @@ pub struct AutoFile {
 }
 
 impl AutoFile {
-    pub(crate) fn new(pread: PreadFile, map: MapOptions, auto: AutoOptions) -> Result<Self> {
+    pub(crate) fn new(pread: PreadFile, map: MapOptions, auto: AutoOptions, queue_depth: u32) -> Result<Self> {
         // A fault on a page that is gone costs one page, whatever was advised; what is read whole has a map of its own.
         let huge_pages = map.huge_pages != HugePages::Off;
         let huge = if huge_pages { HugePages::Auto } else { HugePages::Off };
         let map = MmapFile::new(pread, MapOptions { advice: Advice::Random, huge_pages: huge, ..map })?;
         let limits =
             Limits { page_cache_bytes_max: auto.page_cache_bytes_max, page_table_bytes_max: auto.page_table_bytes_max };
-        let core = Arc::new_cyclic(|itself| Core::new(map, Judge::new(limits), huge_pages, itself.clone()));
+        let core =
+            Arc::new_cyclic(|itself| Core::new(map, Judge::new(limits), huge_pages, queue_depth, itself.clone()));
         Ok(AutoFile { core })
     }
 
@@ -129,14 +129,13 @@ impl BlockIo for AutoFile {
         if !core.regions.all_mapped(offset, buf.len()) {
             return core.read_cold(cell, offset, buf);
         }
-        if cell.mmap_reads().is_multiple_of(SAMPLE_READS) {
-            return core.read_sampled(cell, offset, buf);
-        }
-        core.map.read_counted(cell, offset, buf)
+        core.read_mapped(cell, offset, buf)
     }
 
+    /// What the map serves is copied, and while one block is copied the processor fetches the beginning of the next. The
+    /// rest is read at depth, through a ring.
     fn read_batch(&self, batch: &mut [BatchRead<'_>]) -> Result<()> {
-        read_each(self, batch, |next| self.core.map.window.prefetch(next.offset))
+        self.core.read_batch(batch)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -159,7 +158,12 @@ impl BlockIo for AutoFile {
         self.core.map.sync(kind)
     }
 
+    fn advise(&self, range: Range<u64>, hint: AccessHint) -> Result<()> {
+        self.core.advise(range, hint)
+    }
+
     fn stats(&self) -> IoStats {
-        IoStats { auto: Some(self.auto_stats()), ..self.core.map.stats() }
+        let rings = Some(self.core.depth.stats());
+        IoStats { auto: Some(self.auto_stats()), rings, ..self.core.map.stats() }
     }
 }

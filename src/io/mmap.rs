@@ -6,6 +6,7 @@
 
 mod backoff;
 mod down;
+mod hints;
 mod range;
 mod suspects;
 
@@ -19,9 +20,9 @@ use parking_lot::Mutex;
 use self::backoff::Backoff;
 use self::down::Down;
 use self::suspects::{Suspects, Verdict};
-use super::{BatchRead, BlockIo, PreadFile, SyncKind, read_each};
+use super::{AccessHint, BatchRead, BlockIo, PreadFile, SyncKind, read_each};
 use crate::error::Result;
-use crate::map_options::MapOptions;
+use crate::map_options::{Advice, MapOptions};
 use crate::stats::{FallbackReason, IoStats, MapStats, ReadCell};
 use crate::sys;
 use crate::sys::fault;
@@ -85,6 +86,8 @@ struct State {
     last_refusal: Option<String>,
     step_downs: u64,
     returns: u64,
+    /// What has been said of the order of reads since the file was opened.
+    advice: Option<Advice>,
 }
 
 impl MmapFile {
@@ -297,7 +300,7 @@ impl MmapFile {
         for range_bytes in range::candidates(file_len_bytes, self.options.range_bytes) {
             match Mapping::new(self.pread.file(), range_bytes) {
                 Ok(mapping) => {
-                    self.advise(&mapping);
+                    self.tell(&mapping, state.advice);
                     self.window.replace(mapping)?;
                     state.maps += 1;
                     tracing::debug!(path = %self.pread.path().display(), range_bytes, "mapped");
@@ -311,8 +314,9 @@ impl MmapFile {
         Err(refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM)))
     }
 
-    fn advise(&self, mapping: &Mapping) {
-        for advice in self.options.kernel_advice() {
+    fn tell(&self, mapping: &Mapping, advice: Option<Advice>) {
+        let options = MapOptions { advice: advice.unwrap_or(self.options.advice), ..self.options };
+        for advice in options.kernel_advice() {
             if let Err(error) = mapping.advise(advice) {
                 tracing::debug!(%error, ?advice, "the kernel does not take the advice");
             }
@@ -464,6 +468,10 @@ impl BlockIo for MmapFile {
 
     fn sync(&self, kind: SyncKind) -> Result<()> {
         self.pread.sync(kind)
+    }
+
+    fn advise(&self, range: Range<u64>, hint: AccessHint) -> Result<()> {
+        hints::advise(self, range, hint)
     }
 
     fn stats(&self) -> IoStats {

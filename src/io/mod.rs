@@ -1,18 +1,27 @@
 //! Byte-offset I/O on one file, behind one contract.
 //!
 //! [`BlockIo`] is the contract, [`PreadFile`] the reference, [`MmapFile`] the safe memory map, [`AutoFile`] the cheaper
-//! of both for each read. For any input they return the same bytes and the same kind of error; they differ in what it
-//! costs.
+//! of both for each read, [`UringFile`] reads of a batch all at once, [`DirectFile`] reads and writes past the page
+//! cache. For any input they return the same bytes and the same kind of error; they differ in what it costs.
 
 mod auto;
+mod depth;
+mod direct;
+mod hint;
 mod mmap;
 mod pread;
+mod uring;
 
 use std::fmt;
+use std::ops::Range;
 
 pub use auto::AutoFile;
+pub(crate) use depth::{DepthReads, QUEUE_DEPTH_MAX};
+pub use direct::DirectFile;
+pub use hint::AccessHint;
 pub use mmap::MmapFile;
 pub use pread::PreadFile;
+pub use uring::UringFile;
 
 use crate::error::{Error, Result};
 use crate::stats::IoStats;
@@ -113,6 +122,21 @@ pub trait BlockIo: Send + Sync + fmt::Debug {
     ///
     /// [`Error::ReadOnly`] or [`Error::Io`].
     fn sync(&self, kind: SyncKind) -> Result<()>;
+
+    /// Says what is known of the reads to come. It changes what they cost, and never what they return.
+    ///
+    /// Bytes past the end of the file are passed over, and an empty range changes nothing. [`AccessHint::Normal`],
+    /// [`AccessHint::Sequential`] and [`AccessHint::Random`] hold for the whole file from now on, whatever the range:
+    /// Linux keeps them by opening. A file that has no page cache ([`DirectFile`]) has nothing to be told, nor has one
+    /// whose implementation takes no hints: the default only looks at the range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidRange`], and [`Error::Io`] where the system refuses.
+    fn advise(&self, range: Range<u64>, hint: AccessHint) -> Result<()> {
+        let _ = hint;
+        hint::check_range(&range)
+    }
 
     /// What has been done so far.
     fn stats(&self) -> IoStats;

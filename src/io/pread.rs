@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use parking_lot::RwLock;
 use rustix::fs::{FallocateFlags, fallocate, fstat};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::hint::{AccessHint, advise_file, check_range};
 use super::{BlockIo, SyncKind, range_end};
 use crate::error::{Error, Operation, Result};
 use crate::stats::{Counters, IoStats};
 
 /// How often a read begins again because the file was cut and grew back under it.
-const RESTARTS_MAX: u32 = 8;
+pub(super) const RESTARTS_MAX: u32 = 8;
 
 /// A file read with `pread(2)` and written with `pwrite(2)`.
 ///
@@ -141,11 +143,11 @@ impl PreadFile {
         Ok(())
     }
 
-    fn io_error(&self, operation: Operation, offset: u64, len_bytes: u64, source: io::Error) -> Error {
+    pub(super) fn io_error(&self, operation: Operation, offset: u64, len_bytes: u64, source: io::Error) -> Error {
         Error::Io { operation, path: self.path.clone(), offset, len_bytes, source }
     }
 
-    fn check_writable(&self, operation: Operation) -> Result<()> {
+    pub(super) fn check_writable(&self, operation: Operation) -> Result<()> {
         if self.writable { Ok(()) } else { Err(Error::ReadOnly { operation, path: self.path.clone() }) }
     }
 }
@@ -229,6 +231,14 @@ impl BlockIo for PreadFile {
         .map_err(|source| self.io_error(Operation::Sync, 0, 0, source))?;
         self.counters.count_sync();
         Ok(())
+    }
+
+    fn advise(&self, range: Range<u64>, hint: AccessHint) -> Result<()> {
+        check_range(&range)?;
+        let len_bytes = self.len()?;
+        let within = range.start.min(len_bytes)..range.end.min(len_bytes);
+        advise_file(&self.file, within, hint)
+            .map_err(|source| self.io_error(Operation::Advise, range.start, range.end - range.start, source))
     }
 
     fn stats(&self) -> IoStats {

@@ -5,7 +5,7 @@ use super::inner::Freed;
 use super::table::{decode_entries, page_address};
 use super::units::Units;
 use super::verify::{Problem, ProblemKind, VerifyReport};
-use super::volume::Volume;
+use super::volume::{Volume, take_some};
 use crate::error::{Error, Part};
 use crate::extent::Extent;
 use crate::format::{BlockAddr, Entry, Name, Names, PAGES_MAX, PageState, RECORD_BYTES, Record, Slot, Tree};
@@ -30,6 +30,9 @@ pub(super) struct Audit<'a> {
     seen: Units,
     pub(super) report: VerifyReport,
     progress: &'a mut dyn FnMut(&VerifyReport),
+    /// Pages and blocks to be read next, together.
+    unread: Vec<(Part, BlockAddr)>,
+    buf: Vec<u8>,
 }
 
 impl<'a> Audit<'a> {
@@ -47,8 +50,8 @@ impl<'a> Audit<'a> {
             units: end,
             ..VerifyReport::default()
         };
-        let mut audit =
-            Audit { volume, slot, end, contents, claimed: units(), mapped: units(), seen: units(), report, progress };
+        let (claimed, mapped, seen, unread, buf) = (units(), units(), units(), Vec::new(), Vec::new());
+        let mut audit = Audit { volume, slot, end, contents, claimed, mapped, seen, report, progress, unread, buf };
         let header = Extent { start: 0, len: volume.geometry.data_start_units().min(end) };
         // An empty set has room for it.
         let _ = audit.claimed.claim(header);
@@ -167,6 +170,7 @@ impl<'a> Audit<'a> {
             for (page, entry) in (first..).zip(&entries) {
                 audit.page(page, *entry, limit, kept);
             }
+            audit.read_contents();
             entries.iter().filter(|entry| entry.is_live()).count() as u64
         });
     }
@@ -192,17 +196,31 @@ impl<'a> Audit<'a> {
         let extent = Extent { start: offset_units, len: self.volume.geometry.page_units() };
         let fits = if kept.is_some() { self.kept_claim(part, extent) } else { self.claim(part, extent) };
         if fits && self.contents && self.seen.claim(Extent { start: offset_units, len: 1 }).is_ok() {
-            self.contents(part, &address);
+            self.unread.push((part, address));
         }
     }
 
-    fn contents(&mut self, part: Part, address: &BlockAddr) {
-        let mut buf = vec![0; address.len_bytes as usize];
-        let result = self.volume.read_at(part, address.offset, &mut buf);
-        self.report.bytes_verified += u64::from(address.len_bytes);
-        if let Err(error) = result.and_then(|()| self.volume.prove(part, address, &buf)) {
-            self.note_error(part, address.offset, error);
+    /// Reads and proves what is still to be read.
+    fn read_contents(&mut self) {
+        let volume = self.volume;
+        let (unread, mut buf) = (std::mem::take(&mut self.unread), std::mem::take(&mut self.buf));
+        let mut parts = unread.iter().map(|(part, _)| *part);
+        let mut addresses = unread.iter().map(|(_, address)| *address);
+        loop {
+            let some = take_some(&mut addresses);
+            if some.is_empty() {
+                break;
+            }
+            volume.read_blocks(&some, &mut buf, |address, bytes| {
+                let part = parts.next().unwrap_or(Part::Block);
+                self.report.bytes_verified += u64::from(address.len_bytes);
+                let proven = bytes.map_err(|error| volume.explain(part, error));
+                if let Err(error) = proven.and_then(|bytes| volume.prove(part, address, bytes)) {
+                    self.note_error(part, address.offset, error);
+                }
+            });
         }
+        self.buf = buf;
     }
 
     fn held(&mut self) -> Vec<Freed> {
@@ -282,7 +300,8 @@ impl<'a> Audit<'a> {
             let text = format!("expected a multiple of {unit_bytes}");
             self.problem(ProblemKind::OutOfRange, Part::Block, address.offset, text);
         } else if self.claim(Part::Block, extent) && self.contents {
-            self.contents(Part::Block, address);
+            self.unread.push((Part::Block, *address));
+            self.read_contents();
         }
     }
 

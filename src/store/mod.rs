@@ -10,6 +10,7 @@
 //! | `pages`, `blocks` | the two handles |
 //! | `checkpoint`, `commit`, `sink`, `held` | checkpoints |
 //! | `snapshot` | reading a checkpoint |
+//! | `hints` | what is known of reads to come |
 //! | `compact` | moving pages down |
 //! | `salvage` | what can be read of a damaged file |
 //! | `info` | what a file is, and where its parts are |
@@ -23,6 +24,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod held;
+mod hints;
 mod info;
 mod inner;
 mod options;

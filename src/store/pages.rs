@@ -354,7 +354,12 @@ impl super::table::Table {
         batch: &mut [PageRead<'_>],
     ) -> Result<()> {
         // The entries first, so that the waits for them overlap, then the blocks as a batch of the file's.
-        let entries: Vec<_> = batch.iter().map(|read| self.loaded(read.page.0).unwrap_or(Entry::ABSENT)).collect();
+        // A leaf that was not read yet is read now, or its pages would be read one by one.
+        let entry = |read: &PageRead<'_>| match self.loaded(read.page.0) {
+            Some(entry) => entry,
+            None => self.entry(volume, source, read.page.0).unwrap_or(Entry::ABSENT),
+        };
+        let entries: Vec<_> = batch.iter().map(entry).collect();
         let mut reads = Vec::with_capacity(batch.len());
         let mut cached = vec![false; batch.len()];
         for ((entry, read), cached) in entries.iter().zip(batch.iter_mut()).zip(&mut cached) {

@@ -10,7 +10,7 @@ use crate::format::{
     BlockAddr, Geometry, HEADER_BYTES, SLOT_BYTES, SLOT_COPIES, SLOT_OFFSETS, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSETS,
     Slot, Superblock, SuperblockProblem,
 };
-use crate::io::BlockIo;
+use crate::io::{BatchRead, BlockIo};
 use crate::sys::lock::LockFile;
 use crate::tree::Nodes;
 
@@ -18,6 +18,10 @@ use crate::tree::Nodes;
 pub(super) const WRITER_BYTE: u64 = 1 << 61;
 /// The byte that stands for a generation is that far behind this one. Who reads a checkpoint has its byte locked.
 pub(super) const READERS_BYTE: u64 = WRITER_BYTE + 1;
+
+/// How much is read at a time where many blocks are: enough for a device to have plenty to do.
+pub(super) const BATCH_BLOCKS: usize = 64;
+pub(super) const BATCH_BYTES: u64 = 4 << 20;
 
 /// A file with a superblock.
 #[derive(Debug)]
@@ -115,6 +119,29 @@ impl Volume {
         self.read_cached(Part::Block, address, buf)
     }
 
+    /// Reads blocks as one batch into `buf`, and gives each, or why it cannot be read, to `each`.
+    pub(super) fn read_blocks(
+        &self,
+        blocks: &[BlockAddr],
+        buf: &mut Vec<u8>,
+        mut each: impl FnMut(&BlockAddr, Result<&[u8]>),
+    ) {
+        buf.resize(blocks.iter().map(|block| block.len_bytes as usize).sum(), 0);
+        let mut rest = buf.as_mut_slice();
+        let mut batch = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            let (bytes, others) = std::mem::take(&mut rest).split_at_mut(block.len_bytes as usize);
+            rest = others;
+            batch.push(BatchRead { offset: block.offset, buf: bytes });
+        }
+        // One that fails says nothing of the others: then each is asked for by itself.
+        let all_read = self.io.read_batch(&mut batch).is_ok();
+        for (block, read) in blocks.iter().zip(batch) {
+            let result = if all_read { Ok(()) } else { self.io.read_at(read.offset, read.buf) };
+            each(block, result.map(|()| &*read.buf));
+        }
+    }
+
     /// Reads a block whose address may be anything.
     pub(super) fn read_block_vec(&self, address: &BlockAddr) -> Result<Vec<u8>> {
         self.check_place(address)?;
@@ -172,6 +199,17 @@ impl Volume {
             (None, None) => Err(self.corrupt(Part::Slot, SLOT_OFFSETS[0], "expected a checkpoint")),
         }
     }
+}
+
+/// As many blocks as are read in one batch.
+pub(super) fn take_some(blocks: &mut impl Iterator<Item = BlockAddr>) -> Vec<BlockAddr> {
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    while some.len() < BATCH_BLOCKS && bytes < BATCH_BYTES {
+        let Some(block) = blocks.next() else { break };
+        bytes += u64::from(block.len_bytes);
+        some.push(block);
+    }
+    some
 }
 
 pub(super) fn check_len(expected_bytes: u64, found: usize) -> Result<()> {

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use super::Store;
 use super::inner::Inner;
+use super::volume::take_some;
 use crate::error::{Error, Operation, Part, Result};
 use crate::format::{BlockAddr, HEADER_BYTES};
 
@@ -103,21 +104,26 @@ impl Inner {
         let Some(cache) = &self.volume.cache else { return Ok(0) };
         let unit_bytes = u64::from(self.volume.geometry.unit_bytes);
         let (longest_bytes, file_len_bytes) = (cache.cache.longest_block_bytes(), self.volume.io.len()?);
-        let mut read = 0;
-        let mut buf = Vec::new();
-        for block in blocks {
+        let mut blocks = blocks.into_iter().filter(|block| {
             let end = block.offset.saturating_add(block.len_bytes.into());
             let can_be = block.offset.is_multiple_of(unit_bytes) && block.offset >= HEADER_BYTES;
-            if !can_be || end > file_len_bytes || u64::from(block.len_bytes) > longest_bytes {
-                continue;
+            can_be && end <= file_len_bytes && u64::from(block.len_bytes) <= longest_bytes
+        });
+        let mut read = 0;
+        let mut buf = Vec::new();
+        loop {
+            let some = take_some(&mut blocks);
+            if some.is_empty() {
+                return Ok(read);
             }
-            buf.resize(block.len_bytes as usize, 0);
-            // Verified whatever reads are: the space may have been used again.
-            let proven = self.volume.read_at(Part::Block, block.offset, &mut buf).is_ok()
-                && self.volume.prove(Part::Block, &block, &buf).is_ok();
-            read += u64::from(proven && cache.cache.insert(&cache.key(&block), &buf));
+            self.volume.read_blocks(&some, &mut buf, |block, bytes| {
+                // Verified whatever reads are: the space may have been used again.
+                let proven = bytes.is_ok_and(|bytes| {
+                    self.volume.prove(Part::Block, block, bytes).is_ok() && cache.cache.insert(&cache.key(block), bytes)
+                });
+                read += u64::from(proven);
+            });
         }
-        Ok(read)
     }
 
     /// When the store was opened.

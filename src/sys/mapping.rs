@@ -44,6 +44,7 @@ unsafe impl Sync for Mapping {}
 pub(crate) enum MapAdvice {
     HugePages,
     NoHugePages,
+    Normal,
     Random,
     Sequential,
     /// Drops the page-table entries. Later reads fault them in again from the page cache.
@@ -96,25 +97,30 @@ impl Mapping {
     /// Enters the pages of these bytes into the page table, as far as they lie in the mapping (`MADV_POPULATE_READ`,
     /// Linux 5.14). Where that would trap it is an error.
     pub(crate) fn populate(&self, bytes: Range<u64>) -> io::Result<()> {
-        self.advise_part(bytes, mm::Advice::LinuxPopulateRead)
-    }
-
-    /// Drops the page-table entries of these bytes, as [`MapAdvice::Release`] does for all.
-    pub(crate) fn release(&self, bytes: Range<u64>) -> io::Result<()> {
-        self.advise_part(bytes, mm::Advice::LinuxDontNeed)
-    }
-
-    /// Only for advice that changes what reads cost and never what they return.
-    fn advise_part(&self, bytes: Range<u64>, advice: mm::Advice) -> io::Result<()> {
         let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len_bytes);
         let page_bytes = rustix::param::page_size();
         let start = within(bytes.start) / page_bytes * page_bytes;
         let bytes = within(bytes.end).saturating_sub(start);
         let address = self.base().wrapping_add(start).cast::<c_void>();
-        // SAFETY: `start .. start + bytes` lies in a mapping of ours; on a shared, read-only file mapping the callers'
-        // advice changes what reads cost and never what they return (DONTNEED drops page-table entries; the page cache
-        // keeps the bytes).
-        Ok(unsafe { mm::madvise(address, bytes, advice) }?)
+        // SAFETY: `start .. start + bytes` lies in a mapping of ours; on a shared, read-only file mapping this changes
+        // what reads cost and never what they return.
+        Ok(unsafe { mm::madvise(address, bytes, mm::Advice::LinuxPopulateRead) }?)
+    }
+
+    /// Drops the page-table entries of every page that has one of these bytes, as far as they lie in the mapping.
+    pub(crate) fn release(&self, bytes: Range<u64>) -> io::Result<()> {
+        let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(self.len_bytes);
+        let page_bytes = rustix::param::page_size();
+        let start = within(bytes.start) / page_bytes * page_bytes;
+        // The mapping ends with a page.
+        let bytes = within(bytes.end).next_multiple_of(page_bytes).saturating_sub(start);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let address = self.base().wrapping_add(start).cast::<c_void>();
+        // SAFETY: `start .. start + bytes` lies in a mapping of ours; on a shared, read-only file mapping this changes
+        // what reads cost and never what they return: the next one finds the page in the page cache, or on the device.
+        Ok(unsafe { mm::madvise(address, bytes, mm::Advice::LinuxDontNeed) }?)
     }
 
     pub(crate) fn advise(&self, advice: MapAdvice) -> io::Result<()> {
@@ -122,6 +128,7 @@ impl Mapping {
         let advice = match advice {
             MapAdvice::HugePages => Advice::LinuxHugepage,
             MapAdvice::NoHugePages => Advice::LinuxNoHugepage,
+            MapAdvice::Normal => Advice::Normal,
             MapAdvice::Random => Advice::Random,
             MapAdvice::Sequential => Advice::Sequential,
             MapAdvice::Release => Advice::LinuxDontNeed,

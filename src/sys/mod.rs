@@ -7,8 +7,10 @@
 //! | `frames` | a cache's blocks, borrowed, or copied while they change | a claim on each unit, a second look |
 //! | `lock` | `fcntl` with a lock structure | the kernel reads and writes only the one it is passed |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
+//! | `pool` | borrowed work, done by threads that outlive the borrow | the borrow waits for them |
 //! | `racing` | copies of bytes that may change meanwhile | assembly on addresses, or atomics |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
+//! | `ring` | buffers that the kernel writes to after a call | the call does not end before the kernel has |
 //! | `zeroed` | anonymous memory, used as pairs of atomics | it owns the range, and lends nothing but `&` |
 
 pub(crate) mod copy;
@@ -16,9 +18,11 @@ pub(crate) mod fault;
 pub(crate) mod frames;
 pub(crate) mod lock;
 pub(crate) mod mapping;
+pub(crate) mod pool;
 pub(crate) mod process;
 mod racing;
 pub(crate) mod residency;
+pub(crate) mod ring;
 pub(crate) mod sync;
 pub(crate) mod window;
 pub(crate) mod zeroed;

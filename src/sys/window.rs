@@ -131,12 +131,23 @@ impl Window {
         }
     }
 
-    /// Takes bytes out of the page table. Readers that still come for them fault them in again from the page cache.
+    /// Tells the kernel something of the current mapping.
+    pub(crate) fn advise(&self, advices: impl Iterator<Item = MapAdvice>) {
+        let Some(mapping) = self.current() else { return };
+        for advice in advices {
+            if let Err(error) = mapping.advise(advice) {
+                tracing::debug!(%error, ?advice, "the kernel does not take the advice");
+            }
+        }
+    }
+
+    /// Takes bytes out of the page tables, those of retired mappings too, which late readers may have filled again.
+    /// Readers that still come for them fault them in again from the page cache.
     pub(crate) fn release(&self, bytes: Range<u64>) {
-        if let Some(mapping) = self.current()
-            && let Err(error) = mapping.release(bytes)
-        {
-            tracing::trace!(%error, "the page table keeps its entries");
+        for mapping in self.mappings.lock().iter() {
+            if let Err(error) = mapping.release(bytes.clone()) {
+                tracing::debug!(%error, "a map keeps its page tables");
+            }
         }
     }
 

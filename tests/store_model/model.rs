@@ -79,7 +79,7 @@ fn was_freed(result: Result<()>) {
 
 impl Model {
     pub(crate) fn options(opening: Opening, mode: IoMode) -> StoreOptions {
-        let io = IoOptions::new().mode(mode);
+        let io = IoOptions::new().mode(mode).direct_fallback(true);
         Store::options().io(io).fit(opening.fit).verification(opening.verification)
     }
 

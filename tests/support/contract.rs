@@ -26,10 +26,14 @@ pub(crate) enum Kind {
     AutoTinyRange,
     AutoWithoutMemory,
     AutoWithoutHandler,
+    Uring,
+    /// Fewer reads at a time than a batch has.
+    UringShallow,
+    Direct,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 8] = [
+    pub(crate) const ALL: [Kind; 11] = [
         Kind::Pread,
         Kind::Mmap,
         Kind::MmapTinyRange,
@@ -38,6 +42,9 @@ impl Kind {
         Kind::AutoTinyRange,
         Kind::AutoWithoutMemory,
         Kind::AutoWithoutHandler,
+        Kind::Uring,
+        Kind::UringShallow,
+        Kind::Direct,
     ];
 
     fn options(self) -> IoOptions {
@@ -52,6 +59,10 @@ impl Kind {
             Kind::AutoTinyRange => auto.map_range_bytes(RANGE_BYTES_MIN),
             Kind::AutoWithoutMemory => auto.page_cache_bytes_max(0).page_table_bytes_max(0),
             Kind::AutoWithoutHandler => auto.fault_handler(false),
+            Kind::Uring => IoOptions::new().mode(IoMode::Uring),
+            Kind::UringShallow => IoOptions::new().mode(IoMode::Uring).queue_depth(2),
+            // Where the file system has no direct I/O, this is all the same what it has.
+            Kind::Direct => IoOptions::new().mode(IoMode::Direct).direct_fallback(true),
         }
     }
 

@@ -16,10 +16,12 @@ use super::loads::Loads;
 use super::regions::{REGION_BYTES, Regions, State, bytes_of, region_of};
 use super::streams::{Streams, Wanted};
 use crate::error::Result;
-use crate::io::{BlockIo, MmapFile};
+use crate::io::{BlockIo, DepthReads, MmapFile};
 use crate::stats::ReadCell;
 use crate::sys::residency::cached_pages;
 
+/// One mapped read of a thread in so many is timed.
+const SAMPLE_READS: u64 = 64;
 /// A region is looked at when its reads have cost so much more than they would have from the map; each look that brings
 /// nothing doubles it.
 const LOOK_NS: u64 = 16_000;
@@ -38,7 +40,7 @@ const MAP_BYTES_PER_NS: u64 = 8;
 
 /// What serves a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Path {
+pub(super) enum Path {
     Map,
     Pread,
 }
@@ -59,11 +61,12 @@ pub(super) struct Core {
     /// What to read a region whole has cost lately.
     load_ns: AtomicU64,
     page_bytes: u64,
+    pub(super) depth: DepthReads,
     itself: Weak<Core>,
 }
 
 impl Core {
-    pub(super) fn new(map: MmapFile, judge: Judge, huge_pages: bool, itself: Weak<Core>) -> Self {
+    pub(super) fn new(map: MmapFile, judge: Judge, huge_pages: bool, queue_depth: u32, itself: Weak<Core>) -> Self {
         let single = reopen(map.pread.file());
         if let Some(file) = &single
             && let Err(error) = fadvise(file, 0, None, Advice::Random)
@@ -82,6 +85,7 @@ impl Core {
             began: Instant::now(),
             load_ns: AtomicU64::new(2_000_000),
             page_bytes: rustix::param::page_size() as u64,
+            depth: DepthReads::new(queue_depth),
             itself,
         }
     }
@@ -101,10 +105,19 @@ impl Core {
 
     // ---- Reads ----
 
+    /// A read of at least one byte in regions that the map serves.
+    #[inline]
+    pub(super) fn read_mapped(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if cell.mmap_reads().is_multiple_of(SAMPLE_READS) {
+            return self.read_sampled(cell, offset, buf);
+        }
+        self.map.read_counted(cell, offset, buf)
+    }
+
     /// A read of at least one byte that the map serves, timed: was it as fast as a map should be?
     #[cold]
     #[inline(never)]
-    pub(super) fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
+    fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
         let began_ns = self.now_ns();
         let result = self.map.read_counted(cell, offset, buf);
         let now_ns = self.now_ns();
@@ -150,7 +163,7 @@ impl Core {
     }
 
     /// The path for a read, after whatever has to happen to the regions that it touches.
-    fn choose(&self, offset: u64, len: usize) -> Path {
+    pub(super) fn choose(&self, offset: u64, len: usize) -> Path {
         let (first, last) = (region_of(offset), region_of(offset.saturating_add(len as u64 - 1)));
         // No file reaches so far: `pread` says so.
         if last - first > 1 << 20 || offset > i64::MAX as u64 {
@@ -232,7 +245,7 @@ impl Core {
     }
 
     /// A read of cold regions has taken so long.
-    fn account(&self, offset: u64, len: usize, took_ns: u64, now_ns: u64) {
+    pub(super) fn account(&self, offset: u64, len: usize, took_ns: u64, now_ns: u64) {
         let cost_ns = took_ns.saturating_sub(MAP_READ_NS + len as u64 / MAP_BYTES_PER_NS);
         let tick = self.judge.tick(now_ns);
         let (first, last) = (region_of(offset), region_of(offset + len as u64 - 1));
