@@ -7,6 +7,7 @@
 //! | `frames` | a cache's blocks, borrowed, or copied while they change | a claim on each unit, a second look |
 //! | `lock` | `fcntl` with a lock structure | the kernel reads and writes only the one it is passed |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
+//! | `process` | what a child does between `fork` and `exec` | one `write(2)` on an open descriptor, nothing else |
 //! | `racing` | copies of bytes that may change meanwhile | assembly on addresses, or atomics |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
 //! | `zeroed` | anonymous memory, used as pairs of atomics | it owns the range, and lends nothing but `&` |
