@@ -22,6 +22,9 @@ pub enum IoMode {
 }
 
 impl IoMode {
+    /// Every mode there is.
+    pub const ALL: [IoMode; 2] = [IoMode::Pread, IoMode::Mmap];
+
     /// The mode's name in options, tables and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
