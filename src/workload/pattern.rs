@@ -125,7 +125,7 @@ impl Pattern {
             Pattern::Rand => "Random".to_owned(),
             Pattern::Zipf { theta } => format!("Zipf {theta}"),
             Pattern::ScanRand => "Scan and random".to_owned(),
-            Pattern::Shift { percent } => format!("{percent} % of the file that move"),
+            Pattern::Shift { percent } => format!("Moving working set, {percent} %"),
         }
     }
 

@@ -242,10 +242,10 @@ pub(crate) fn recoveries(cell: &Cell) -> Vec<(String, f64, String)> {
         let missed = same().count() - times.len();
         let mut text = match Spread::of(times) {
             Some(Spread { min, median, max }) => format!("back after {median:.1} s ({min:.1}-{max:.1})"),
-            None => "never back".to_owned(),
+            None => "not back".to_owned(),
         };
-        if missed > 0 {
-            let _ = write!(text, ", {missed} times never");
+        if missed > 0 && missed < same().count() {
+            let _ = write!(text, ", in {missed} passes never");
         }
         (change.what.clone(), change.at_s, format!("{text} at 90 % of {} GiB/s", gib_per_s(steady)))
     });
