@@ -8,6 +8,7 @@
 //! | `lock` | `fcntl` with a lock structure | the kernel reads and writes only the one it is passed |
 //! | `mapping` | `mmap`, `munmap`, `madvise` on ranges that we own | nobody outside gets a pointer into a range |
 //! | `pool` | borrowed work, done by threads that outlive the borrow | the borrow waits for them |
+//! | `process` | what a child does between `fork` and `exec` | one `write(2)` on an open descriptor, nothing else |
 //! | `racing` | copies of bytes that may change meanwhile | assembly on addresses, or atomics |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
 //! | `ring` | buffers that the kernel writes to after a call | the call does not end before the kernel has |

@@ -151,7 +151,7 @@ fn file_system(mountinfo: &str, file: &Path) -> Option<FileSystem> {
 }
 
 /// Undoes the kernel's octal escapes of white space and backslashes.
-fn unescape(text: &str) -> String {
+pub(super) fn unescape(text: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .into_iter()
         .fold(text.to_owned(), |text, (escape, character)| text.replace(escape, character))

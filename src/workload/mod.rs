@@ -3,7 +3,8 @@
 //!
 //! The parts, each usable alone: a file of incompressible [`content`], [`pattern`]s of offsets made before the clock
 //! starts, [`contender`]s (the paths that are compared), one timed [`pass`], the state of the page cache before it
-//! ([`cache_state`]), and the [`grid`] that interleaves passes round by round and sums them up in an [`outcome`].
+//! ([`cache_state`]), less memory than the machine has ([`memory_limit`]), and the [`grid`] that interleaves passes
+//! round by round and sums them up in an [`outcome`].
 //! Nothing here prints.
 
 mod bare;
@@ -14,6 +15,7 @@ pub mod content;
 mod error;
 pub mod grid;
 pub mod machine;
+pub mod memory_limit;
 pub mod outcome;
 pub mod pass;
 pub mod pattern;
