@@ -35,6 +35,7 @@ pub(crate) struct CountedHeap {
     /// Of each size, the first free piece, whose first word is the next one's address.
     free: [AtomicUsize; SIZES],
     bytes: AtomicUsize,
+    allocations: AtomicUsize,
 }
 
 impl CountedHeap {
@@ -44,12 +45,19 @@ impl CountedHeap {
             end: AtomicUsize::new(0),
             free: [const { AtomicUsize::new(0) }; SIZES],
             bytes: AtomicUsize::new(0),
+            allocations: AtomicUsize::new(0),
         }
     }
 
     /// What was asked for and not given back, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed) as u64
+    }
+
+    /// How often something was asked for, be it from the system's heap.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn allocations(&self) -> u64 {
+        self.allocations.load(Relaxed) as u64
     }
 
     /// Makes all of its memory resident.
@@ -79,6 +87,7 @@ fn piece(layout: Layout) -> usize {
 // SAFETY: pieces are as long and as aligned as asked for, and handed out once: see the header.
 unsafe impl GlobalAlloc for CountedHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.allocations.fetch_add(1, Relaxed);
         let bytes = piece(layout);
         let Some(first) = self.free.get(bytes.ilog2() as usize) else {
             // SAFETY: the contract is the same one.

@@ -2,8 +2,8 @@
 //!
 //! What is new passes through a small window. The block that drops out of it, the candidate, is compared with the
 //! block that the main list would give up, and the less worthy one leaves. In the published policy the one that a
-//! sketch counted more often wins, and the window's size is adapted so that recency gets its share. Here the window
-//! stays small and the contest itself is learned. Blocks are sorted into classes: which list they come from, how often
+//! sketch counted more often wins, and the window's size is adapted so that recency gets its share. Here the contest
+//! itself is learned. Blocks are sorted into classes: which list they come from, how often
 //! they were hit since the last look, and how often the sketch has counted them. For each class the policy keeps a
 //! running mean of how many of its blocks were used again within one round of the hand; the class with more wins.
 //!
@@ -12,6 +12,11 @@
 //! cache, and each counts for as many. Both must weigh the same: if they do not, the mean of a class follows the
 //! contests' outcomes instead of the requests, and the policy can stay with a wrong choice, as on a loop a little
 //! longer than the cache. A second mean over fewer outcomes notices when the load changes.
+//!
+//! The window's size follows from the same outcomes. A window twice as long would have hit the blocks that came back
+//! within its length after they left it. As many blocks of the main list's end would be gone for it, and what they are
+//! worth is known. The window moves to where the two are equal: to nothing in a loop, to its most where what is new is
+//! used again soon.
 //!
 //! So a candidate has to be used again more than what is there, in this load: on a loop all are equal and the main
 //! list stays as it is; in a scan the candidates are never used again; when the working set moves on, frequent blocks
@@ -22,8 +27,18 @@ use super::list::{Links, List, NONE, at};
 use super::sketch::Sketch;
 use super::{Policy, PolicyCounts, Residents};
 
-/// The window's share of the capacity is one of this many parts.
-const WINDOW_PART: u64 = 100;
+/// The window's share of the capacity: at first, and its bounds.
+const WINDOW_SHARE: f32 = 0.01;
+const WINDOW_SHARE_MIN: f32 = 0.003;
+const WINDOW_SHARE_MAX: f32 = 0.1;
+/// What one step makes of it. There are this many steps while as many blocks come in as there are, but not more often
+/// than that many blocks.
+const WINDOW_STEP: f32 = 1.1;
+const WINDOW_STEPS: u64 = 4;
+const WINDOW_STEP_BLOCKS_MIN: u64 = 250;
+/// The window grows while it gains more than this part of what the main list loses: many of the blocks that the main
+/// list would lose are replaced by better ones anyway.
+const WINDOW_PRICE: f32 = 0.7;
 /// The window has room for one of the largest blocks even so, up to this part: what comes in must not drain it, or the
 /// main list has to make room without a contest.
 const WINDOW_PART_MAX: u64 = 10;
@@ -31,19 +46,24 @@ const WINDOW_PART_MAX: u64 = 10;
 const LOOKS_MAX: usize = 10;
 /// Further candidates that must lose against a block before the hand goes on. A slow hand tells rarely used blocks from
 /// unused ones; it is fast again as soon as candidates win.
-const DEFENCES: u8 = 7;
-/// Of at most as many blocks that leave, one is remembered: the slowest hand's round is as many times the main list.
-const GHOST_SAMPLE_MAX: u64 = 1 + DEFENCES as u64;
+const DEFENCES: u8 = 4;
+/// Of at most as many blocks that leave, one is remembered: the slowest hand's round is about as many times the main
+/// list.
+const GHOST_SAMPLE_MAX: u64 = (1 + DEFENCES as u64).next_power_of_two();
 /// Blocks that are remembered in a small cache, where a sample would be too few to learn from.
 const GHOST_BLOCKS_MIN: u64 = 800;
 /// How much one outcome moves the mean of its class; and the mean that is to notice a change, where all that leave are
 /// remembered. With a sample, whose outcomes weigh more, it has to be slower by as much.
-const RATE: f32 = 1.0 / 200.0;
+const RATE: f32 = 1.0 / 400.0;
+/// Of the first outcomes each counts for two, so that what is assumed at first is soon forgotten.
+const FIRST_OUTCOMES: u32 = 10_000;
 const RATE_RECENT: f32 = 1.0 / 16.0;
 /// The load has changed for a class when its two means are apart by more than chance.
 const CHANGED: f32 = 0.35;
+/// How much one contest moves the mean worth of opponents.
+const OPPONENT_RATE: f32 = 1.0 / 200.0;
 /// A candidate must be better by this: between equals, moving is a loss.
-const MARGIN: f32 = 0.05;
+const MARGIN: f32 = 0.02;
 /// Hits from here on are the same to a class.
 const HITS_MAX: u8 = 3;
 
@@ -59,11 +79,17 @@ const CONTENDS: u8 = 1 << 6;
 
 /// Einziger, Friedman and Manes, "TinyLFU: A Highly Efficient Cache Admission Policy", ACM Transactions on Storage
 /// 2017. Einziger, Eytan, Friedman and Manes, "Adaptive Software Cache Management", Middleware 2018, adapt the window
-/// instead.
+/// by trying whether another size has more hits.
 #[derive(Debug)]
 pub(crate) struct WTinyLfu {
     capacity_units: u64,
     window_units: u64,
+    window_share: f32,
+    /// Since the window's last step: blocks that came in, and those that a window twice as long would have kept.
+    step_inserts: u64,
+    step_returns: u64,
+    /// The mean worth of those that candidates are compared with.
+    opponents_worth: f32,
     /// The most that a block cost so far.
     cost_max: u32,
     links: Links,
@@ -80,6 +106,8 @@ pub(crate) struct WTinyLfu {
     worth: [f32; CLASSES],
     /// The same over fewer outcomes.
     recent: [f32; CLASSES],
+    /// Outcomes that were learned from.
+    outcomes: u32,
     /// Blocks that came in.
     time: u64,
     /// Blocks that came in and blocks that the hand passed lately: their ratio is the hand's pace.
@@ -114,6 +142,10 @@ impl WTinyLfu {
         WTinyLfu {
             capacity_units: 0,
             window_units: 0,
+            window_share: WINDOW_SHARE,
+            step_inserts: 0,
+            step_returns: 0,
+            opponents_worth: 0.3,
             cost_max: 0,
             links: Links::default(),
             window: List::new(),
@@ -124,6 +156,7 @@ impl WTinyLfu {
             ghost_sample: 1,
             worth,
             recent: worth,
+            outcomes: 0,
             time: 0,
             paced_inserts: 0,
             paced_looks: 0,
@@ -141,7 +174,9 @@ impl WTinyLfu {
     fn learn(&mut self, class: u8, used: bool, weight: u64) {
         let (worth, recent) = (&mut self.worth[usize::from(class)], &mut self.recent[usize::from(class)]);
         let (used, weight) = (f32::from(u8::from(used)), weight as f32);
-        *worth += (used - *worth) * RATE * weight;
+        let rate = if self.outcomes < FIRST_OUTCOMES { 2.0 * RATE } else { RATE };
+        self.outcomes = self.outcomes.saturating_add(1);
+        *worth += (used - *worth) * rate * weight;
         *recent += (used - *recent) * RATE_RECENT * weight / self.ghost_sample as f32;
         if (*worth - *recent).abs() > CHANGED {
             *worth = *recent;
@@ -254,7 +289,18 @@ impl WTinyLfu {
 
     fn set_window(&mut self) {
         let large = u64::from(self.cost_max).min(self.capacity_units / WINDOW_PART_MAX);
-        self.window_units = large.max(self.capacity_units / WINDOW_PART);
+        self.window_units = large.max((self.capacity_units as f64 * f64::from(self.window_share)) as u64);
+    }
+
+    /// Makes the window longer or shorter, by what that would have been worth since the last step.
+    fn step_window(&mut self) {
+        // Hits for each block that came in.
+        let gain = self.step_returns as f32 / self.step_inserts as f32;
+        let loss = self.window.len as f32 * self.opponents_worth / self.round().max(1) as f32;
+        (self.step_inserts, self.step_returns) = (0, 0);
+        let factor = if gain > loss * WINDOW_PRICE { WINDOW_STEP } else { 1.0 / WINDOW_STEP };
+        self.window_share = (self.window_share * factor).clamp(WINDOW_SHARE_MIN, WINDOW_SHARE_MAX);
+        self.set_window();
     }
 
     fn worth_of(&self, slot: u32) -> f32 {
@@ -311,6 +357,14 @@ impl Policy for WTinyLfu {
             let used = known.age <= self.round();
             self.counts.ghost_hits += u64::from(used);
             self.learn(known.tag, used, self.ghost_sample);
+            if known.tag & CLASS_MAIN == 0 && known.age <= u64::from(self.window.len) {
+                self.step_returns += self.ghost_sample;
+            }
+        }
+        self.step_inserts += 1;
+        let step = u64::from(self.main.len + self.window.len) / WINDOW_STEPS;
+        if self.step_inserts >= step.max(WINDOW_STEP_BLOCKS_MIN) {
+            self.step_window();
         }
         self.sketch.add(mixed, 1);
         self.tags[at(slot)] = 0;
@@ -330,6 +384,7 @@ impl Policy for WTinyLfu {
                 continue;
             }
             if let Some(opponent) = self.opponent(residents) {
+                self.opponents_worth += (self.worth_of(opponent) - self.opponents_worth) * OPPONENT_RATE;
                 if self.worth[usize::from(class)] > self.worth_of(opponent) + MARGIN {
                     self.leave(opponent, self.tags[at(opponent)] & !IN_MAIN, residents);
                     if self.fits_main(candidate, residents) {
