@@ -1,9 +1,11 @@
 //! How a file is opened: one builder for every path.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, FileKind, Operation, Result};
@@ -22,6 +24,9 @@ pub enum IoMode {
 }
 
 impl IoMode {
+    /// All of them.
+    pub const ALL: [IoMode; 2] = [IoMode::Pread, IoMode::Mmap];
+
     /// The mode's name in options, tables and JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -29,6 +34,22 @@ impl IoMode {
             IoMode::Pread => "pread",
             IoMode::Mmap => "mmap",
         }
+    }
+}
+
+impl fmt::Display for IoMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// By its name.
+impl FromStr for IoMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = IoMode::ALL.into_iter().find(|mode| mode.name() == text);
+        known.ok_or_else(|| format!("expected one of {}, found {text:?}", IoMode::ALL.map(IoMode::name).join(", ")))
     }
 }
 

@@ -307,7 +307,7 @@ fn run_all(free: Vec<bool>, operations: &[Operation]) {
         let runs = model.runs();
         assert!(space.iter().eq(runs.iter().copied()));
         assert_eq!(space.last(), runs.last().copied());
-        assert_eq!(space.total_units(), runs.iter().map(|run| run.len).sum());
+        assert_eq!(space.total_units(), runs.iter().map(|run| run.len).sum::<u64>());
         assert_eq!(space.extents(), runs.len());
         assert_eq!(space.longest(), runs.iter().map(|run| run.len).max().unwrap_or(0));
     }
