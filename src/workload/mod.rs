@@ -1,5 +1,6 @@
 //! The measuring code behind `mapfall grid` and the benches: passes over a file by several paths, under equal terms;
-//! and the simulation behind `mapfall cache-sim` ([`cache_sim`] over a [`trace`]).
+//! the simulation behind `mapfall cache-sim` ([`cache_sim`] over a [`trace`]); and the driver behind `mapfall ycsb`
+//! ([`ycsb`]).
 //!
 //! The parts, each usable alone: a file of incompressible [`content`], [`pattern`]s of offsets made before the clock
 //! starts, [`contender`]s (the paths that are compared), one timed [`pass`], the state of the page cache before it
@@ -23,6 +24,7 @@ pub mod size;
 pub mod summary;
 pub mod trace;
 pub mod usage;
+pub mod ycsb;
 
 pub use bare::BareMap;
 pub use error::{Error, Result};

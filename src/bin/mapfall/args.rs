@@ -23,6 +23,7 @@ use crate::cmd_grid_pass::GridPassArgs;
 use crate::cmd_info::InfoArgs;
 use crate::cmd_salvage::SalvageArgs;
 use crate::cmd_verify::VerifyArgs;
+use crate::cmd_ycsb::YcsbArgs;
 use crate::fail::{EXIT_CODES, Failure};
 use crate::method;
 
@@ -79,6 +80,9 @@ pub(crate) enum Command {
     /// Where everything in a store is, or the bytes of a page or a block, for debugging
     #[command(after_help = EXIT_CODES)]
     Dump(DumpArgs),
+    /// YCSB's workloads on a store or on the bare I/O layer: load, run, compare, trace
+    #[command(after_help = EXIT_CODES)]
+    Ycsb(YcsbArgs),
 }
 
 /// What was typed after `mapfall grid`.
@@ -407,7 +411,7 @@ pub(crate) fn refuse_overwriting(output: &Path, file: Option<&Path>) -> Result<(
 }
 
 /// `10s`, `500ms`, `2m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("expected a time above 0 such as 10s, 500ms or 2m, found {text:?}");
     let number_len = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
     let (number, unit) = text.split_at(number_len);

@@ -1,6 +1,6 @@
 //! The report of a simulation: one HTML file that needs nothing else.
 
-mod curves;
+pub(crate) mod curves;
 
 use std::fmt::Write;
 

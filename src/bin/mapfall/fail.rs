@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use mapfall::workload::trace::TraceError;
+use mapfall::workload::ycsb::YcsbError;
 use mapfall::{Error, Operation};
 
 /// The work itself failed.
@@ -79,6 +80,18 @@ impl From<mapfall::workload::Error> for Failure {
             }
             mapfall::workload::Error::Trace(error) => Failure::usage(error.to_string()),
             error => Failure::while_running(error.to_string()),
+        }
+    }
+}
+
+impl From<YcsbError> for Failure {
+    fn from(error: YcsbError) -> Self {
+        match error {
+            YcsbError::Store(error) => error.into(),
+            YcsbError::Workload(error) => error.into(),
+            YcsbError::Damaged { .. } => Failure { message: error.to_string(), code: damaged() },
+            YcsbError::System { .. } => Failure::while_running(error.to_string()),
+            error => Failure::usage(error.to_string()),
         }
     }
 }

@@ -12,6 +12,7 @@ mod cmd_grid_pass;
 mod cmd_info;
 mod cmd_salvage;
 mod cmd_verify;
+mod cmd_ycsb;
 mod console;
 mod fail;
 mod interrupt;
@@ -25,6 +26,10 @@ mod report;
 mod store_json;
 mod store_text;
 mod table;
+mod ycsb_compared;
+mod ycsb_output;
+mod ycsb_report;
+mod ycsb_text;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -47,7 +52,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Failure> {
     start_log()?;
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(cmd_ycsb::spelled(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return Err(Failure::usage(args::one_line(&error))),
         // Help or the version, asked for.
@@ -66,6 +71,7 @@ fn run() -> Result<ExitCode, Failure> {
         Command::Salvage(args) => cmd_salvage::run(&args),
         Command::Compact(args) => cmd_compact::run(&args),
         Command::Dump(args) => cmd_dump::run(&args),
+        Command::Ycsb(args) => cmd_ycsb::run(args),
     }
 }
 

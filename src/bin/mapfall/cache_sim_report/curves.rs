@@ -17,7 +17,7 @@ const SHORT_LABEL: usize = 4;
 /// About as many lines across, at most.
 const TICKS_MAX: f64 = 6.0;
 /// Colours and shapes of lines; more lines begin anew.
-pub(super) const LOOKS: usize = 8;
+pub(crate) const LOOKS: usize = 8;
 
 /// A plot.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ impl Line {
 }
 
 /// The sample of a line in the legend.
-pub(super) fn sample(look: usize) -> String {
+pub(crate) fn sample(look: usize) -> String {
     let look = look % LOOKS;
     format!(
         "<svg class=\"sample look-{look}\" viewBox=\"0 0 28 12\" width=\"28\" height=\"12\" aria-hidden=\"true\">\

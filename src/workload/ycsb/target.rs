@@ -1,0 +1,183 @@
+//! What operations are done to: a table in a store, or the bare I/O layer.
+
+use crate::{BlockIo, CheckpointReport, IoStats, StoreCacheStats, SyncKind};
+
+use super::error::{Result, YcsbError};
+use super::record::{Key, Layout};
+use super::table::{Scratch, Table};
+
+/// What operations are done to.
+#[derive(Debug)]
+pub enum Target {
+    /// Records in the pages of a store, found by their keys.
+    Table(Box<Table>),
+    /// Records one behind another in a file, each at its number: what the I/O layer does without a store.
+    Bare(Bare),
+}
+
+/// Records one behind another in a file. Keys are only their numbers, and a scan is by number.
+#[derive(Debug)]
+pub struct Bare {
+    io: Box<dyn BlockIo>,
+    layout: Layout,
+}
+
+impl Bare {
+    /// Of a file that has such records.
+    #[must_use]
+    pub fn new(io: Box<dyn BlockIo>, layout: Layout) -> Bare {
+        Bare { io, layout }
+    }
+
+    fn offset(&self, number: u64) -> u64 {
+        number.saturating_mul(self.layout.record_bytes() as u64)
+    }
+
+    fn records(&self) -> Result<u64> {
+        Ok(self.io.len()? / self.layout.record_bytes() as u64)
+    }
+
+    fn read(&self, number: u64, record: &mut Vec<u8>) -> Result<bool> {
+        record.resize(self.layout.record_bytes(), 0);
+        match self.io.read_at(self.offset(number), record) {
+            Ok(()) => Ok(true),
+            Err(crate::Error::PastEnd { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Target {
+    /// What the records are.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        match self {
+            Target::Table(table) => table.layout(),
+            Target::Bare(bare) => &bare.layout,
+        }
+    }
+
+    /// How many there are.
+    ///
+    /// # Errors
+    ///
+    /// [`YcsbError::Store`] where a file's length cannot be had.
+    pub fn records(&self) -> Result<u64> {
+        match self {
+            Target::Table(table) => Ok(table.records()),
+            Target::Bare(bare) => bare.records(),
+        }
+    }
+
+    /// What the file's I/O did so far.
+    #[must_use]
+    pub fn io_stats(&self) -> IoStats {
+        match self {
+            Target::Table(table) => table.store().io_stats(),
+            Target::Bare(bare) => bare.io.stats(),
+        }
+    }
+
+    /// What a cache did so far, if there is one.
+    #[must_use]
+    pub fn cache_stats(&self) -> Option<StoreCacheStats> {
+        match self {
+            Target::Table(table) => table.store().cache_stats(),
+            Target::Bare(_) => None,
+        }
+    }
+
+    /// Makes everything so far durable.
+    ///
+    /// # Errors
+    ///
+    /// [`YcsbError::Store`].
+    pub fn checkpoint(&self) -> Result<Option<CheckpointReport>> {
+        match self {
+            Target::Table(table) => table.checkpoint().map(Some),
+            Target::Bare(bare) => Ok(bare.io.sync(SyncKind::Data).map(|()| None)?),
+        }
+    }
+
+    pub(super) fn read(&self, number: u64, key: &Key, scratch: &mut Scratch) -> Result<bool> {
+        match self {
+            Target::Table(table) => table.read(key, scratch),
+            Target::Bare(bare) => bare.read(number, &mut scratch.record),
+        }
+    }
+
+    /// Writes all of a record.
+    pub(super) fn replace(&self, number: u64, key: &Key, scratch: &mut Scratch) -> Result<bool> {
+        match self {
+            Target::Table(table) => table.replace(key, scratch),
+            Target::Bare(bare) if number < bare.records()? => {
+                bare.io.write_at(bare.offset(number), &scratch.record)?;
+                Ok(true)
+            }
+            Target::Bare(_) => Ok(false),
+        }
+    }
+
+    /// Changes a field of a record: a store reads the record and writes it; a bare file has the field written in place.
+    pub(super) fn write_field(
+        &self,
+        number: u64,
+        key: &Key,
+        field: u32,
+        bytes: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<bool> {
+        match self {
+            Target::Table(table) => {
+                let place = table.layout().field(field);
+                table.change(key, scratch, |record| record[place].copy_from_slice(bytes))
+            }
+            Target::Bare(bare) if number < bare.records()? => {
+                bare.io.write_at(bare.offset(number) + bare.layout.field(field).start as u64, bytes)?;
+                Ok(true)
+            }
+            Target::Bare(_) => Ok(false),
+        }
+    }
+
+    pub(super) fn insert(&self, number: u64, key: &Key, scratch: &mut Scratch) -> Result<()> {
+        match self {
+            Target::Table(table) => table.insert(key, scratch),
+            Target::Bare(bare) => Ok(bare.io.write_at(bare.offset(number), &scratch.record)?),
+        }
+    }
+
+    /// Copies records out from one on, in the order of the keys (of the numbers, in a bare file), and shows them as
+    /// they come: [`Table::scan`]. Says how many there were.
+    pub(super) fn scan(
+        &self,
+        number: u64,
+        key: &Key,
+        count: u64,
+        scratch: &mut Scratch,
+        mut show: impl FnMut(&[Key], &[u8], usize),
+    ) -> Result<u64> {
+        match self {
+            Target::Table(table) => table.scan(key, count, scratch, show),
+            Target::Bare(bare) => {
+                let end = bare.records()?.min(number.saturating_add(count));
+                for number in number..end {
+                    bare.read(number, &mut scratch.record)?;
+                    let key = Key::of(&bare.layout, number);
+                    show(&[key], &scratch.record, scratch.record.len());
+                }
+                Ok(end.saturating_sub(number))
+            }
+        }
+    }
+}
+
+/// What an error is called in figures: the name of its kind.
+pub(super) fn error_kind(error: &YcsbError) -> String {
+    let shown = match error {
+        YcsbError::Store(crate::Error::Batch { source, .. }) => format!("{source:?}"),
+        YcsbError::Store(error) => format!("{error:?}"),
+        error => format!("{error:?}"),
+    };
+    shown.chars().take_while(char::is_ascii_alphanumeric).collect()
+}
