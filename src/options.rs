@@ -24,7 +24,7 @@ pub enum IoMode {
 }
 
 impl IoMode {
-    /// All of them.
+    /// Every mode there is.
     pub const ALL: [IoMode; 2] = [IoMode::Pread, IoMode::Mmap];
 
     /// The mode's name in options, tables and JSON.

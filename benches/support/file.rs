@@ -7,7 +7,7 @@ use std::time::Duration;
 use mapfall::workload::cache_state::FileCache;
 use mapfall::workload::contender::Reader;
 use mapfall::workload::content::TemporaryFile;
-use mapfall::workload::pass::{self, End, Job, Kind, Pass};
+use mapfall::workload::pass::{self, End, Job, Pass};
 use mapfall::workload::pattern::Pattern;
 
 use super::run::Result;
@@ -31,8 +31,7 @@ pub(crate) type Runner<'a> = Box<dyn Fn(&[u64], usize, usize) -> Pass + 'a>;
 pub(crate) fn runner<'a, R: Reader + 'a>(reader: R, file_bytes: u64) -> Runner<'a> {
     let run = move |offsets: &[u64], block_bytes: usize, threads: usize| {
         let stop = AtomicBool::new(false);
-        let job =
-            Job { offsets, block_bytes, threads, kind: Kind::Copy, warmer: None, limit: Duration::MAX, stop: &stop };
+        let job = Job { threads, ..Job::new(offsets, block_bytes, &stop) };
         let pass = pass::run(&reader, &job).expect("the file is there and nobody cuts it");
         assert_eq!(pass.end, End::Complete);
         pass

@@ -1,7 +1,8 @@
 //! The state of the page cache before a pass: asked of the kernel, not assumed.
 //!
 //! *Warm* means that every byte of the file is resident, *cold* that none is. Either is made, then verified; where it
-//! cannot be had the caller gets the reason and must not measure.
+//! cannot be had the caller gets the reason and must not measure. *Limited* begins as cold, in a child whose memory is
+//! limited ([`super::memory_limit`]).
 //!
 //! How a file got warm matters for a map: pages that a fault on an advised map brought in are 2 MiB folios and are
 //! mapped with one entry each, those that `read(2)` or `write(2)` brought in are smaller and stay so until they are
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::error::{Error, Result};
 use super::size::ByteSize;
@@ -24,32 +25,57 @@ use crate::{Advice, BlockIo, HugePages, IoOptions, residency};
 const WARMING_BLOCK_BYTES: u64 = 1 << 20;
 
 /// Where a file is when a pass begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// In options and JSON it is written as its [`fmt::Display`] shows it: `warm`, `cold`, `limited:25%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CacheState {
     /// In the page cache, all of it.
     Warm,
     /// On the device, all of it. The device may have a cache of its own.
     Cold,
+    /// As much of it in the page cache as memory that is limited allows, after some reads of the pass's kind: the
+    /// passes are made by a child in [less memory](super::memory_limit).
+    Limited {
+        /// The limit by the file's length, beside what the child needs for itself: 1 to 1000.
+        percent: u16,
+    },
 }
 
-impl CacheState {
-    /// Both.
-    pub const ALL: [CacheState; 2] = [CacheState::Warm, CacheState::Cold];
+/// The greatest limit: memory that is never short, and counted all the same.
+const LIMIT_PERCENT_MAX: u16 = 1000;
 
-    /// The name in options, tables and JSON.
+impl CacheState {
+    /// Whether the passes are made in limited memory.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            CacheState::Warm => "warm",
-            CacheState::Cold => "cold",
-        }
+    pub fn is_limited(self) -> bool {
+        matches!(self, CacheState::Limited { .. })
     }
+}
+
+/// A share such as `25%`, of 1 to 1000.
+///
+/// # Errors
+///
+/// What was expected, where it is none.
+pub fn parse_percent(text: &str) -> Result<u16, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
+    let percent = percent.filter(|percent| (1..=LIMIT_PERCENT_MAX).contains(percent));
+    percent.ok_or_else(|| format!("expected 1% to {LIMIT_PERCENT_MAX}%, found {text:?}"))
 }
 
 impl fmt::Display for CacheState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            CacheState::Warm => f.write_str("warm"),
+            CacheState::Cold => f.write_str("cold"),
+            CacheState::Limited { percent } => write!(f, "limited:{percent}%"),
+        }
+    }
+}
+
+impl Serialize for CacheState {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -57,8 +83,14 @@ impl FromStr for CacheState {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = CacheState::ALL.into_iter().find(|state| state.name() == text);
-        known.ok_or_else(|| format!("expected warm or cold, found {text:?}"))
+        match text {
+            "warm" => Ok(CacheState::Warm),
+            "cold" => Ok(CacheState::Cold),
+            _ => match text.strip_prefix("limited:") {
+                Some(percent) => Ok(CacheState::Limited { percent: parse_percent(percent)? }),
+                None => Err(format!("expected warm, cold or limited:PERCENT%, found {text:?}")),
+            },
+        }
     }
 }
 

@@ -4,9 +4,13 @@
 //! Within a round every contender reads the same offsets, in an order that is rotated from round to round, so that a
 //! machine that gets slower or faster does so for all. Files are opened and mapped before the clock of a pass starts
 //! and closed after it has ended; the page faults of a fresh map are inside. Warm cells come first, since the pages
-//! that a cold pass brings in are smaller ones.
+//! that a cold pass brings in are smaller ones. The passes of limited cells are made by children ([`Helper`]), since a
+//! limit on memory is a process's.
 
 mod cell;
+mod child;
+mod limited;
+mod series;
 mod tally;
 
 use std::path::PathBuf;
@@ -17,11 +21,16 @@ use super::cache_state::CacheState;
 use super::contender::Io;
 use super::error::{Error, Result};
 use super::machine::Machine;
-use super::outcome::{CellKey, Outcome, Settings, Skipped};
+use super::outcome::{CellKey, LimitChange, Outcome, Settings, Skipped};
 use super::pattern::Pattern;
 use crate::{Advice, HugePages};
 use cell::Bench;
+pub use child::serve;
+pub use limited::Helper;
 use tally::Tally;
+
+/// Mixes the round into the seed, so that rounds have unlike offsets.
+const ROUND_SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What is to be measured.
 #[derive(Clone, Debug)]
@@ -36,15 +45,17 @@ pub struct Config {
     pub patterns: Vec<Pattern>,
     /// The states of the page cache.
     pub caches: Vec<CacheState>,
-    /// The contenders, of [`Io::Pread`] and [`Io::Mmap`].
+    /// The contenders, of [`Io::choosable`].
     pub ios: Vec<Io>,
     /// Whether those they are judged by take part too.
     pub references: bool,
-    /// The threads that share a pass.
-    pub threads: usize,
+    /// The threads that share a pass, each a number.
+    pub threads: Vec<usize>,
+    /// Reads that are done by one call. With 1 each is done for itself.
+    pub batch: usize,
     /// Rounds of a warm cell.
     pub rounds: usize,
-    /// Rounds of a cold cell.
+    /// Rounds of a cold or limited cell.
     pub cold_rounds: usize,
     /// What the offsets are made from.
     pub seed: u64,
@@ -58,6 +69,19 @@ pub struct Config {
     pub latency: bool,
     /// When a pass ends unfinished.
     pub pass_limit: Duration,
+    /// The reads of a pass; as many as the file has whole blocks where it is `None`.
+    pub pass_reads: Option<u64>,
+    /// How long at most the reads of a limited pass go on before its clock starts.
+    pub warm_up: Duration,
+    /// Passes that last so long, going over their offsets again and again, and keep their throughput over time. A
+    /// pattern that moves does so half way.
+    pub series: Option<Duration>,
+    /// Where the limit of limited cells goes during a pass of a `series`, in the order of time.
+    pub limit_changes: Vec<LimitChange>,
+    /// What makes the passes of limited cells. Without it they are skipped.
+    pub helper: Option<Helper>,
+    /// Only the cells of one of so many equal parts, counted from 1: a grid in pieces.
+    pub part: Option<(usize, usize)>,
 }
 
 impl Config {
@@ -65,12 +89,25 @@ impl Config {
     #[must_use]
     pub fn cells(&self) -> Vec<CellKey> {
         let mut cells = Vec::new();
-        for cache in CacheState::ALL.into_iter().filter(|cache| self.caches.contains(cache)) {
+        let place = |cache: &CacheState| match cache {
+            CacheState::Warm => 0,
+            CacheState::Cold => 1,
+            CacheState::Limited { .. } => 2,
+        };
+        let mut caches = self.caches.clone();
+        caches.sort_by_key(place);
+        for cache in caches {
             for &pattern in &self.patterns {
                 for &block_bytes in &self.blocks_bytes {
-                    cells.push(CellKey { pattern, cache, block_bytes, threads: self.threads });
+                    for &threads in &self.threads {
+                        cells.push(CellKey { pattern, cache, block_bytes, threads });
+                    }
                 }
             }
+        }
+        if let Some((part, parts)) = self.part {
+            let bound = |part: usize| cells.len() * part / parts.max(1);
+            cells = cells[bound(part.saturating_sub(1))..bound(part).min(cells.len())].to_vec();
         }
         cells
     }
@@ -81,14 +118,14 @@ impl Config {
         let chosen = |io| self.ios.contains(&io);
         let warm = cache == CacheState::Warm;
         let takes_part = |io: &Io| match io {
-            Io::Pread | Io::Mmap => chosen(*io),
-            Io::MmapReused => chosen(Io::Mmap) && self.reuse_map && warm,
-            Io::Bare => self.references,
+            Io::MmapReused => chosen(Io::MMAP) && self.reuse_map && warm,
+            Io::Bare => self.references && !cache.is_limited(),
             Io::BareReused => self.references && self.reuse_map && warm,
-            Io::BarePread => self.references && chosen(Io::Pread) && warm,
+            Io::BarePread => self.references && chosen(Io::PREAD) && warm,
             Io::Limit => self.references && warm,
+            io => chosen(*io),
         };
-        Io::ALL.into_iter().filter(takes_part).collect()
+        Io::all().into_iter().filter(takes_part).collect()
     }
 
     /// Rounds of cells of a state.
@@ -96,21 +133,41 @@ impl Config {
     pub fn rounds(&self, cache: CacheState) -> usize {
         match cache {
             CacheState::Warm => self.rounds,
-            CacheState::Cold => self.cold_rounds,
+            CacheState::Cold | CacheState::Limited { .. } => self.cold_rounds,
         }
+    }
+
+    fn seed_of(&self, round: usize) -> u64 {
+        self.seed.wrapping_add(ROUND_SEED_STEP.wrapping_mul(round as u64))
+    }
+
+    /// What happens in the middle of each pass of a cell, in the order of time.
+    fn changes(&self, key: &CellKey) -> Vec<(f64, String)> {
+        let Some(series) = self.series else { return Vec::new() };
+        let mut changes = Vec::new();
+        if key.pattern.phases() > 1 {
+            changes.push((series.as_secs_f64() / 2.0, "shift".to_owned()));
+        }
+        if key.cache.is_limited() {
+            let limits = self.limit_changes.iter();
+            changes.extend(limits.map(|change| (change.at_s, format!("limit {}%", change.percent))));
+        }
+        changes.sort_by(|one, other| one.0.total_cmp(&other.0));
+        changes
     }
 
     /// Passes of one cell of a state, those without the copy included.
     #[must_use]
     pub fn passes(&self, cache: CacheState) -> usize {
-        let per_contender = if self.has_skeletons(cache) { 2 } else { 1 };
-        self.rounds(cache) * self.contenders(cache).len() * per_contender
+        let contenders = self.contenders(cache);
+        let skeletons = contenders.iter().filter(|io| self.has_skeletons(cache) && io.has_skeleton()).count();
+        self.rounds(cache) * (contenders.len() + skeletons)
     }
 
     /// Whether passes without the copy are made. Not in cold cells: a read of one byte brings in what is around it, and
-    /// the device takes the time. Not where reads are timed for themselves.
+    /// the device takes the time. Not where reads are timed for themselves, done in batches, or done for a time.
     fn has_skeletons(&self, cache: CacheState) -> bool {
-        cache == CacheState::Warm && !self.latency
+        cache == CacheState::Warm && !self.latency && self.batch == 1 && self.series.is_none()
     }
 
     /// Whether 2 MiB pages are wanted in the page cache.
@@ -128,7 +185,8 @@ impl Config {
             cache: self.caches.clone(),
             io: self.ios.clone(),
             references: self.references,
-            threads: self.threads,
+            threads: self.threads.clone(),
+            batch: self.batch,
             rounds: self.rounds,
             cold_rounds: self.cold_rounds,
             seed: self.seed,
@@ -145,6 +203,10 @@ impl Config {
             reuse_map: self.reuse_map,
             latency: self.latency,
             pass_limit_s: self.pass_limit.as_secs_f64(),
+            pass_reads: self.pass_reads,
+            warm_up_s: self.warm_up.as_secs_f64(),
+            series_s: self.series.map(|series| series.as_secs_f64()),
+            limit_changes: self.limit_changes.clone(),
             warm_method,
         }
     }
@@ -198,12 +260,14 @@ pub fn run(config: &Config, stop: &AtomicBool, watch: &mut dyn FnMut(Event<'_>))
         complete: true,
         cells: Vec::new(),
         ratios: Vec::new(),
+        choices: Vec::new(),
         skipped: Vec::new(),
         notes: Vec::new(),
     };
     for key in config.cells() {
         let contenders = bench.contenders(&key);
-        let mut tally = Tally::new(key, bench.reads(&key), &contenders);
+        let reads = config.series.is_none().then(|| bench.extent(&key).reads);
+        let mut tally = Tally::new(key, reads, config.changes(&key), &contenders);
         let measured = bench.measure(&key, &contenders, &mut tally, watch);
         let skipped = match measured {
             Ok(reached) => reached.err(),
@@ -219,6 +283,7 @@ pub fn run(config: &Config, stop: &AtomicBool, watch: &mut dyn FnMut(Event<'_>))
             None => {
                 outcome.cells.extend(tally.cells());
                 outcome.ratios.extend(tally.ratios());
+                outcome.choices.extend(tally.choices());
                 outcome.skipped.extend(left_out(config, key));
             }
         }
@@ -229,16 +294,19 @@ pub fn run(config: &Config, stop: &AtomicBool, watch: &mut dyn FnMut(Event<'_>))
             break;
         }
     }
-    outcome.notes = bench.into_notes();
+    let (notes, given_up) = bench.into_notes();
+    outcome.notes = notes;
+    outcome.skipped.extend(given_up);
     Ok(outcome)
 }
 
 /// The contenders that have no form in a cell, with the reason.
 fn left_out(config: &Config, key: CellKey) -> Vec<Skipped> {
-    if key.cache == CacheState::Warm {
+    // In limited memory the paths are held against each other only.
+    if key.cache == CacheState::Warm || key.cache.is_limited() {
         return Vec::new();
     }
-    let takes_part = config.contenders(CacheState::Cold);
+    let takes_part = config.contenders(key.cache);
     let warm_only = config.contenders(CacheState::Warm).into_iter().filter(|io| !takes_part.contains(io));
     let reason = |io| match io {
         Io::Limit => "memory has no cold form",

@@ -27,6 +27,8 @@ pub struct Outcome {
     pub cells: Vec<Cell>,
     /// The contenders of a cell against each other.
     pub ratios: Vec<Ratio>,
+    /// What choosing for the user is worth: the modes that do, against the best and the worst choice of a cell.
+    pub choices: Vec<Choice>,
     /// What was not measured, and why.
     pub skipped: Vec<Skipped>,
     /// What else a reader of the figures must know.
@@ -53,10 +55,12 @@ pub struct Settings {
     /// Whether those they are judged by took part too.
     pub references: bool,
     /// Threads of each pass.
-    pub threads: usize,
+    pub threads: Vec<usize>,
+    /// Reads that are done by one call.
+    pub batch: usize,
     /// Rounds of a warm cell.
     pub rounds: usize,
-    /// Rounds of a cold cell.
+    /// Rounds of a cold or limited cell.
     pub cold_rounds: usize,
     /// What the offsets (and a temporary file's content) are made from.
     pub seed: u64,
@@ -70,12 +74,20 @@ pub struct Settings {
     pub latency: bool,
     /// The time after which a pass ends unfinished.
     pub pass_limit_s: f64,
+    /// Reads of a pass, where that is not the number of the file's blocks.
+    pub pass_reads: Option<u64>,
+    /// How long at most a limited pass's reads go on before its clock starts.
+    pub warm_up_s: f64,
+    /// How long each pass lasted, where throughput over time was asked for.
+    pub series_s: Option<f64>,
+    /// Where the limit of limited cells went during a pass.
+    pub limit_changes: Vec<LimitChange>,
     /// How the file was made warm.
     pub warm_method: &'static str,
 }
 
 /// What contenders are compared on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct CellKey {
     /// The order of the reads.
     pub pattern: Pattern,
@@ -87,9 +99,11 @@ pub struct CellKey {
     pub threads: usize,
 }
 
+/// As in `cold rand 4 KiB`, and `cold rand 4 KiB x2` for two threads.
 impl fmt::Display for CellKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.cache, self.pattern, ByteSize::new(self.block_bytes))
+        write!(f, "{} {} {}", self.cache, self.pattern, ByteSize::new(self.block_bytes))?;
+        if self.threads == 1 { Ok(()) } else { write!(f, " x{}", self.threads) }
     }
 }
 
@@ -130,14 +144,35 @@ pub struct Cell {
     pub huge_mapped_bytes: Option<u64>,
     /// How the page cache was emptied, in a cold cell.
     pub drop_method: Option<DropMethod>,
+    /// What the memory was limited to and what that did, in a limited cell.
+    pub limited: Option<Limited>,
     /// Over all reads of all passes, with `latency`.
     pub latency_ns: Option<LatencyNs>,
     /// Each pass, in the order of rounds.
     pub passes: Vec<PassFigures>,
 }
 
+/// The memory of a limited cell. Where nothing else is said, a figure is the median over the passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limited {
+    /// What all of the child may use.
+    pub limit_bytes: u64,
+    /// The part of it that is for the child itself; the rest is the share of the file.
+    pub allowance_bytes: u64,
+    /// Page cache at the end.
+    pub file_bytes: u64,
+    /// The child's own memory at the end.
+    pub anonymous_bytes: u64,
+    /// Pages of files that were evicted and came back soon after, under the clock.
+    pub refaulted_pages: u64,
+    /// Reads before the clock started, the least.
+    pub warm_up_reads: u64,
+    /// For how long the child stood still for want of memory, where the kernel tells.
+    pub stalled_us: Option<u64>,
+}
+
 /// One pass.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PassFigures {
     /// Counted from 0. Equal rounds of two contenders are a pair.
     pub round: usize,
@@ -157,6 +192,41 @@ pub struct PassFigures {
     pub user_s: f64,
     /// Processor seconds in the kernel.
     pub sys_s: f64,
+    /// Throughput over time, where it was asked for.
+    pub series: Option<SeriesFigures>,
+}
+
+/// A limit that is moved while a pass runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct LimitChange {
+    /// When, after the pass's start.
+    pub at_s: f64,
+    /// Whereto, by the file's length.
+    pub percent: u16,
+}
+
+/// Throughput over time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SeriesFigures {
+    /// The length of a slice.
+    pub slice_ms: u64,
+    /// Block bytes read per second in each slice.
+    pub gib_per_s: Vec<f64>,
+    /// What happened meanwhile, and how the throughput came back.
+    pub changes: Vec<Change>,
+}
+
+/// Something that changed in the middle of a pass.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// When.
+    pub at_s: f64,
+    /// What: `shift`, or the limit from then on.
+    pub what: String,
+    /// The throughput that it came to: the median of the last quarter of the time up to the next change or the end.
+    pub steady_gib_per_s: f64,
+    /// When the mean of three slices was at 90 % of that for the first time, counted from the change.
+    pub recovery_s: Option<f64>,
 }
 
 /// How long reads took.
@@ -197,6 +267,27 @@ pub struct Ratio {
     #[serde(flatten)]
     pub ratio: Spread,
     /// Whether a pass of either ended at the limit: then the two did not do the same work.
+    pub partial: bool,
+}
+
+/// A mode that chooses for its user, against those who would have had to choose: `pread` and the map, each with the
+/// best advice for the cell.
+#[derive(Clone, Debug, Serialize)]
+pub struct Choice {
+    /// The cell.
+    #[serde(flatten)]
+    pub key: CellKey,
+    /// The mode.
+    pub of: Io,
+    /// The fastest that took part, by its median.
+    pub best: Io,
+    /// The rate of `of` by that of `best`, pair by pair within the rounds.
+    pub to_best: Spread,
+    /// The slower of the best `pread` and the best map.
+    pub worst: Io,
+    /// The rate of `of` by that of `worst`.
+    pub to_worst: Spread,
+    /// Whether a pass of any ended at the limit: then they did not do the same work.
     pub partial: bool,
 }
 

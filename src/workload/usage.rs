@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::ops::{AddAssign, Sub};
 
+use serde::{Deserialize, Serialize};
+
 /// Faults and processor time of a thread, or the sum over several.
 ///
 /// Read from `/proc/thread-self/stat`. The fault counts are exact; the times come in clock ticks, 10 ms as a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Page faults that needed no device.
     pub minor_faults: u64,

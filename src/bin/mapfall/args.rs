@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use mapfall::workload::cache_state::CacheState;
+use mapfall::workload::cache_state::{CacheState, parse_percent};
 use mapfall::workload::contender::Io;
 use mapfall::workload::content;
+use mapfall::workload::outcome::LimitChange;
 use mapfall::workload::pattern::Pattern;
 use mapfall::workload::size::ByteSize;
 use mapfall::{Advice, BlockIo, Error, HugePages, IoOptions, Operation};
@@ -18,6 +19,7 @@ use crate::cmd_cache_sim::{self, CacheSimArgs};
 use crate::cmd_compact::CompactArgs;
 use crate::cmd_create::CreateArgs;
 use crate::cmd_dump::DumpArgs;
+use crate::cmd_grid_pass::GridPassArgs;
 use crate::cmd_info::InfoArgs;
 use crate::cmd_salvage::SalvageArgs;
 use crate::cmd_verify::VerifyArgs;
@@ -29,6 +31,12 @@ use crate::method;
 const BLOCK_STEP_BYTES: u64 = 512;
 /// No pass has more threads than this.
 const THREADS_MAX: u16 = 1024;
+/// No call does more reads than this.
+const BATCH_MAX: u32 = 65_536;
+/// The offsets of a pass are in memory.
+const PASS_READS_MAX: u64 = 1 << 30;
+/// Shorter passes have too few slices to say anything.
+const SERIES_MIN: Duration = Duration::from_secs(1);
 /// The report's name where none is given.
 const DEFAULT_REPORT: &str = "mapfall-grid.html";
 /// Cold rounds where nothing is said: cold passes are long.
@@ -48,6 +56,9 @@ pub(crate) enum Command {
     /// states.
     #[command(after_long_help = method::help())]
     Grid(GridArgs),
+    /// One pass of a grid, for a process in limited memory: talks to the grid that started it
+    #[command(hide = true)]
+    GridPass(GridPassArgs),
     /// Which cache policy and which size? A trace through caches of several policies and sizes, without the blocks
     #[command(after_long_help = format!("{}\n{EXIT_CODES}", cmd_cache_sim::HELP), after_help = EXIT_CODES)]
     CacheSim(CacheSimArgs),
@@ -93,16 +104,16 @@ pub(crate) struct GridArgs {
     #[arg(long, value_name = "SIZE,..", value_delimiter = ',', default_value = "4KiB,8KiB,16KiB")]
     block: Vec<ByteSize>,
 
-    /// Order of the reads: seq, rand
+    /// Order of the reads: seq, rand, zipf[:THETA], scan+rand, shift[:PERCENT%]
     #[arg(long, value_name = "PATTERN,..", value_delimiter = ',', default_value = "seq,rand")]
     pattern: Vec<Pattern>,
 
-    /// State of the page cache before each pass: warm, cold
+    /// State of the page cache before each pass: warm, cold, limited:PERCENT% (memory for so much of the file)
     #[arg(long, value_name = "STATE,..", value_delimiter = ',', default_value = "warm,cold")]
     cache: Vec<CacheState>,
 
-    /// Contenders: pread, mmap
-    #[arg(long, value_name = "IO,..", value_delimiter = ',', default_value = "pread,mmap")]
+    /// Contenders
+    #[arg(long, value_name = "IO,..", value_delimiter = ',', default_value = "pread,mmap", help = io_help())]
     io: Vec<Io>,
 
     /// Leave out what they are judged by: bare, bare-pread, limit
@@ -110,15 +121,20 @@ pub(crate) struct GridArgs {
     no_reference: bool,
 
     /// Threads that share the reads of a pass
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(THREADS_MAX)))]
-    threads: u16,
+    threads: Vec<u16>,
+
+    /// Reads that are done by one call, by those contenders that can
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_MAX)))]
+    batch: u32,
 
     /// Passes of each contender in a cell; the median is shown, with the least and the greatest
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
 
-    /// The same for cold cells [default: 3, or fewer if --rounds is]
+    /// The same for cold and limited cells [default: 3, or fewer if --rounds is]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     cold_rounds: Option<u16>,
 
@@ -139,12 +155,33 @@ pub(crate) struct GridArgs {
     reuse_map: bool,
 
     /// Time each read for itself and show percentiles; the clock costs 20 to 50 ns a read
-    #[arg(long)]
+    #[arg(long, conflicts_with = "batch")]
     latency: bool,
 
     /// End a pass that takes longer than this, and mark its figures as partial
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     pass_limit: Duration,
+
+    /// Reads of a pass [default: as many as the file has whole blocks]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=PASS_READS_MAX))]
+    pass_reads: Option<u64>,
+
+    /// How long at most a limited pass reads before its clock starts
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    warm_up: Duration,
+
+    /// Let each pass last this long and keep its throughput over time; a working set that shifts does so half way
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["latency", "pass_reads"])]
+    series: Option<Duration>,
+
+    /// Move the limit of limited cells during each pass of a --series, such as 25%@4s,50%@8s
+    #[arg(long, value_name = "PERCENT%@TIME,..", value_delimiter = ',', value_parser = parse_limit_change)]
+    #[arg(requires = "series")]
+    limit_change: Vec<LimitChange>,
+
+    /// Measure one of so many equal parts of the cells, such as 2/8: a grid in pieces
+    #[arg(long, value_name = "PART/PARTS", value_parser = parse_part)]
+    part: Option<(usize, usize)>,
 
     /// Write all figures to this file, or to standard output (-) instead of the table
     #[arg(long, value_name = "FILE")]
@@ -183,7 +220,8 @@ pub(crate) struct GridPlan {
     pub(crate) caches: Vec<CacheState>,
     pub(crate) ios: Vec<Io>,
     pub(crate) references: bool,
-    pub(crate) threads: usize,
+    pub(crate) threads: Vec<usize>,
+    pub(crate) batch: usize,
     pub(crate) rounds: usize,
     pub(crate) cold_rounds: usize,
     pub(crate) seed: u64,
@@ -192,6 +230,11 @@ pub(crate) struct GridPlan {
     pub(crate) reuse_map: bool,
     pub(crate) latency: bool,
     pub(crate) pass_limit: Duration,
+    pub(crate) pass_reads: Option<u64>,
+    pub(crate) warm_up: Duration,
+    pub(crate) series: Option<Duration>,
+    pub(crate) limit_changes: Vec<LimitChange>,
+    pub(crate) part: Option<(usize, usize)>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) report: Option<PathBuf>,
 }
@@ -232,6 +275,7 @@ impl GridPlan {
         if args.json.is_some() && args.json == args.report {
             return Err(Failure::usage("--json and --report name the same file"));
         }
+        check_series(&args)?;
         let rounds = usize::from(args.rounds);
         Ok(GridPlan {
             source,
@@ -240,7 +284,8 @@ impl GridPlan {
             caches: distinct(args.cache),
             ios: distinct(args.io),
             references: !args.no_reference,
-            threads: usize::from(args.threads),
+            threads: distinct(args.threads.into_iter().map(usize::from)),
+            batch: args.batch as usize,
             rounds,
             cold_rounds: args.cold_rounds.map_or(rounds.min(COLD_ROUNDS_DEFAULT), usize::from),
             seed: args.seed,
@@ -257,10 +302,60 @@ impl GridPlan {
             reuse_map: args.reuse_map,
             latency: args.latency,
             pass_limit: args.pass_limit,
+            pass_reads: args.pass_reads,
+            warm_up: args.warm_up,
+            series: args.series,
+            limit_changes: args.limit_change,
+            part: args.part,
             json: args.json,
             report: (!args.no_report).then(|| args.report.unwrap_or_else(|| DEFAULT_REPORT.into())),
         })
     }
+}
+
+/// That what is to happen in the middle of a pass can.
+fn check_series(args: &GridArgs) -> Result<(), Failure> {
+    let Some(series) = args.series else { return Ok(()) };
+    if series < SERIES_MIN {
+        return Err(Failure::usage(format!("--series: expected at least {SERIES_MIN:?}, found {series:?}")));
+    }
+    if args.limit_change.is_empty() {
+        return Ok(());
+    }
+    if !args.cache.iter().any(|cache| cache.is_limited()) {
+        return Err(Failure::usage("--limit-change: expected --cache limited:PERCENT% beside it"));
+    }
+    let mut last_s = 0.0;
+    for &LimitChange { at_s, percent } in &args.limit_change {
+        if at_s <= last_s || at_s >= series.as_secs_f64() {
+            return Err(Failure::usage(format!(
+                "--limit-change: expected times one after the other inside the {series:?} of --series, found \
+                 {percent}%@{at_s}s"
+            )));
+        }
+        last_s = at_s;
+    }
+    Ok(())
+}
+
+/// What the help says of `--io`.
+fn io_help() -> String {
+    let names: Vec<&str> = Io::choosable().into_iter().map(Io::name).collect();
+    format!("Contenders: {}", names.join(", "))
+}
+
+/// `25%@4s`.
+fn parse_limit_change(text: &str) -> Result<LimitChange, String> {
+    let expected = || format!("expected a limit and a time such as 25%@4s, found {text:?}");
+    let (percent, at) = text.split_once('@').ok_or_else(expected)?;
+    Ok(LimitChange { at_s: parse_duration(at)?.as_secs_f64(), percent: parse_percent(percent)? })
+}
+
+/// `2/8`.
+fn parse_part(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+    let valid = parts.filter(|(part, parts)| (1..=*parts).contains(part));
+    valid.ok_or_else(|| format!("expected a part such as 2/8, found {text:?}"))
 }
 
 /// Each value once, in the order of first mention.
@@ -371,5 +466,17 @@ mod tests {
     #[test]
     fn repeated_values_count_once() {
         assert_eq!(distinct([3, 1, 3, 2, 1]), [3, 1, 2]);
+    }
+
+    #[test]
+    fn limits_with_times_and_parts_are_read() {
+        assert_eq!(parse_limit_change("25%@1.5s"), Ok(LimitChange { at_s: 1.5, percent: 25 }));
+        for text in ["", "25%", "25@1s", "0%@1s", "25%@", "@1s", "25%@1"] {
+            assert!(parse_limit_change(text).is_err(), "{text}");
+        }
+        assert_eq!((parse_part("2/8"), parse_part("1/1")), (Ok((2, 8)), Ok((1, 1))));
+        for text in ["", "2", "0/8", "9/8", "1/0", "a/b", "-1/2"] {
+            assert!(parse_part(text).is_err(), "{text}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use mapfall::workload::content::TemporaryFile;
-use mapfall::workload::grid::{self, Config};
+use mapfall::workload::grid::{self, Config, Helper};
 use mapfall::workload::outcome::Outcome;
 use mapfall::workload::size::ByteSize;
 
@@ -14,7 +14,7 @@ use crate::fail::{self, Failure};
 use crate::json::JsonOutput;
 use crate::output_file::OutputFile;
 use crate::progress::{self, Progress};
-use crate::{console, interrupt, report, table};
+use crate::{cmd_grid_pass, console, interrupt, report, table};
 
 pub(crate) fn run(args: GridArgs) -> Result<ExitCode, Failure> {
     let plan = GridPlan::resolve(args)?;
@@ -46,6 +46,11 @@ fn measure(plan: &GridPlan, stop: &AtomicBool) -> Result<Outcome, Failure> {
     }
 }
 
+/// This program again, for passes in limited memory.
+fn helper() -> Option<Helper> {
+    Some(Helper { program: std::env::current_exe().ok()?, args: vec![cmd_grid_pass::NAME.into()] })
+}
+
 fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicBool) -> Result<Outcome, Failure> {
     let config = Config {
         path: path.to_owned(),
@@ -55,7 +60,8 @@ fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicB
         caches: plan.caches.clone(),
         ios: plan.ios.clone(),
         references: plan.references,
-        threads: plan.threads,
+        threads: plan.threads.clone(),
+        batch: plan.batch,
         rounds: plan.rounds,
         cold_rounds: plan.cold_rounds,
         seed: plan.seed,
@@ -64,6 +70,12 @@ fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicB
         reuse_map: plan.reuse_map,
         latency: plan.latency,
         pass_limit: plan.pass_limit,
+        pass_reads: plan.pass_reads,
+        warm_up: plan.warm_up,
+        series: plan.series,
+        limit_changes: plan.limit_changes.clone(),
+        helper: helper(),
+        part: plan.part,
     };
     let mut progress = Progress::new(&config);
     let outcome = grid::run(&config, stop, &mut |event| progress.hear(event));

@@ -8,6 +8,7 @@ mod cmd_compact;
 mod cmd_create;
 mod cmd_dump;
 mod cmd_grid;
+mod cmd_grid_pass;
 mod cmd_info;
 mod cmd_salvage;
 mod cmd_verify;
@@ -62,6 +63,7 @@ fn run() -> Result<ExitCode, Failure> {
     };
     match cli.command {
         Command::Grid(args) => cmd_grid::run(args),
+        Command::GridPass(args) => cmd_grid_pass::run(&args),
         Command::CacheSim(args) => cmd_cache_sim::run(args),
         Command::Create(args) => cmd_create::run(&args),
         Command::Info(args) => cmd_info::run(&args),

@@ -7,7 +7,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mapfall::workload::cache_sim;
 use mapfall::workload::cache_state::CacheState;
 use mapfall::workload::grid::{Config, Event};
-use mapfall::workload::size::ByteSize;
 use mapfall::workload::trace::Source;
 
 use crate::console;
@@ -15,6 +14,7 @@ use crate::console;
 /// What a pass of a state is taken to last before one was seen.
 const WARM_GUESS_S: f64 = 1.5;
 const COLD_GUESS_S: f64 = 8.0;
+const LIMITED_GUESS_S: f64 = 10.0;
 
 /// Shows a grid on standard error, if that is a terminal. Notes are shown anyway.
 #[derive(Debug)]
@@ -22,27 +22,30 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     warm: Share,
     cold: Share,
+    limited: Share,
 }
 
-/// The passes of one state of the page cache.
+/// The passes of one kind of state of the page cache.
 #[derive(Debug)]
 struct Share {
     guess_s: f64,
-    passes_per_cell: usize,
-    cells_left: usize,
+    /// The passes of each cell that is not finished.
+    cells: Vec<usize>,
     done_in_cell: usize,
     done: usize,
     taken_s: f64,
 }
 
 impl Share {
-    fn new(config: &Config, cache: CacheState, guess_s: f64) -> Self {
-        let cells_left = config.cells().iter().filter(|cell| cell.cache == cache).count();
-        Share { guess_s, passes_per_cell: config.passes(cache), cells_left, done_in_cell: 0, done: 0, taken_s: 0.0 }
+    fn new(config: &Config, is_in: fn(CacheState) -> bool, guess_s: f64) -> Self {
+        let cells = config.cells().into_iter().filter(|cell| is_in(cell.cache));
+        let cells = cells.map(|cell| config.passes(cell.cache)).collect();
+        let guess_s = config.series.map_or(guess_s, |series| series.as_secs_f64());
+        Share { guess_s, cells, done_in_cell: 0, done: 0, taken_s: 0.0 }
     }
 
     fn left(&self) -> usize {
-        (self.cells_left * self.passes_per_cell).saturating_sub(self.done_in_cell)
+        self.cells.iter().sum::<usize>().saturating_sub(self.done_in_cell)
     }
 
     fn left_s(&self) -> f64 {
@@ -58,7 +61,7 @@ impl Share {
 
     fn cell_ended(&mut self) {
         self.done_in_cell = 0;
-        self.cells_left = self.cells_left.saturating_sub(1);
+        self.cells.pop();
     }
 }
 
@@ -79,21 +82,20 @@ pub(crate) fn writing(len_bytes: u64) -> ProgressBar {
 
 impl Progress {
     pub(crate) fn new(config: &Config) -> Self {
-        let warm = Share::new(config, CacheState::Warm, WARM_GUESS_S);
-        let cold = Share::new(config, CacheState::Cold, COLD_GUESS_S);
-        let bar = new_bar((warm.left() + cold.left()) as u64);
+        let warm = Share::new(config, |cache| cache == CacheState::Warm, WARM_GUESS_S);
+        let cold = Share::new(config, |cache| cache == CacheState::Cold, COLD_GUESS_S);
+        let limited = Share::new(config, CacheState::is_limited, LIMITED_GUESS_S);
+        let bar = new_bar((warm.left() + cold.left() + limited.left()) as u64);
         bar.set_style(style("{wide_bar} {pos} of {len} passes, {msg}"));
         bar.enable_steady_tick(Duration::from_millis(500));
-        Progress { bar, warm, cold }
+        Progress { bar, warm, cold, limited }
     }
 
     pub(crate) fn hear(&mut self, event: Event<'_>) {
         match event {
             Event::Preparing(what) => self.bar.set_message(what.to_owned()),
             Event::PassBegins { cell, io, round } => {
-                let block = ByteSize::new(cell.block_bytes);
-                let (cache, pattern, left) = (cell.cache, cell.pattern, self.time_left());
-                self.bar.set_message(format!("{left} left, {cache} {pattern} {block} round {}: {io}", round + 1));
+                self.bar.set_message(format!("{} left, {cell} round {}: {io}", self.time_left(), round + 1));
             }
             Event::PassEnds { cell, taken } => {
                 self.share(cell.cache).pass_ended(taken);
@@ -101,7 +103,8 @@ impl Progress {
             }
             Event::CellEnds { cell, skipped } => {
                 self.share(cell.cache).cell_ended();
-                self.bar.set_length(self.bar.position() + (self.warm.left() + self.cold.left()) as u64);
+                let left = self.warm.left() + self.cold.left() + self.limited.left();
+                self.bar.set_length(self.bar.position() + left as u64);
                 if let Some(reason) = skipped {
                     self.say(&format!("skipped {cell}: {reason}"));
                 }
@@ -122,11 +125,12 @@ impl Progress {
         match cache {
             CacheState::Warm => &mut self.warm,
             CacheState::Cold => &mut self.cold,
+            CacheState::Limited { .. } => &mut self.limited,
         }
     }
 
     fn time_left(&self) -> String {
-        let left_s = (self.warm.left_s() + self.cold.left_s()).ceil() as u64;
+        let left_s = (self.warm.left_s() + self.cold.left_s() + self.limited.left_s()).ceil() as u64;
         if left_s < 100 { format!("{left_s} s") } else { format!("{} min", left_s.div_ceil(60)) }
     }
 }

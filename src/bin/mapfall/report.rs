@@ -1,6 +1,7 @@
 //! The report: one HTML file that needs nothing else.
 
 mod chart;
+mod series;
 mod tables;
 
 use std::fmt::Write;
@@ -8,7 +9,6 @@ use std::fmt::Write;
 use mapfall::workload::cache_state::CacheState;
 use mapfall::workload::contender::Io;
 use mapfall::workload::outcome::{Cell, CellKey, Outcome};
-use mapfall::workload::pattern::Pattern;
 use mapfall::workload::size::ByteSize;
 
 use crate::method::POINTS;
@@ -27,7 +27,13 @@ pub(crate) fn render(outcome: &Outcome) -> String {
         body += "<p class=\"warn\">The run was interrupted: this is what was measured by then.</p>\n";
     }
     body += &section("Throughput", &throughput(outcome));
+    if let Some(over_time) = series::render(outcome) {
+        body += &section("Over time", &over_time);
+    }
     body += &section("Ratios", &tables::ratios(outcome));
+    if let Some(choices) = tables::choices(outcome) {
+        body += &section("Against the best and the worst choice", &choices);
+    }
     if let Some(breakdown) = breakdown(outcome) {
         body += &section("Where the time goes", &breakdown);
     }
@@ -74,29 +80,49 @@ pub(crate) fn escape(text: &str) -> String {
 fn lead(outcome: &Outcome) -> String {
     let config = &outcome.config;
     let file = ByteSize::new(config.file_bytes);
-    let plural = if config.threads == 1 { "thread reads" } else { "threads read" };
-    let mut lead = format!(
-        "{} {plural} a file of {file} in blocks, in order and at random, each copied to a buffer.",
-        config.threads
-    );
-    for cache in CacheState::ALL {
+    let threads: Vec<String> = config.threads.iter().map(usize::to_string).collect();
+    let plural = if config.threads == [1] { "thread reads" } else { "threads read" };
+    let mut lead = format!("{} {plural} a file of {file} in blocks, each copied to a buffer.", threads.join(" or "));
+    for &cache in &config.cache {
         let of_cache = outcome.ratios.iter().filter(|ratio| {
-            ratio.key.cache == cache && (ratio.of, ratio.to) == (Io::Mmap, Io::Pread) && !ratio.partial
+            ratio.key.cache == cache && (ratio.of, ratio.to) == (Io::MMAP, Io::PREAD) && !ratio.partial
         });
         let medians: Vec<f64> = of_cache.map(|ratio| ratio.ratio.median).collect();
         let least = medians.iter().copied().reduce(f64::min);
         if let Some((least, most)) = least.zip(medians.into_iter().reduce(f64::max)) {
             let (least, most) = (times(least), times(most));
             let range = if least == most { least } else { format!("{least} to {most}") };
-            let _ = write!(lead, " With a {cache} page cache the safe map is <b>{range}</b> as fast as pread.");
+            let _ = write!(lead, " {} the safe map is <b>{range}</b> as fast as pread.", state(cache));
         }
     }
     lead
 }
 
+/// A state of the page cache, as a sentence begins with it.
+fn state(cache: CacheState) -> String {
+    match cache {
+        CacheState::Warm | CacheState::Cold => format!("With a {cache} page cache"),
+        CacheState::Limited { percent } => format!("With memory for {percent} % of the file"),
+    }
+}
+
+/// The cells that stand in a chart together, in the order they were measured: all but the block size is the same.
+fn charts(outcome: &Outcome) -> Vec<(String, Vec<CellKey>)> {
+    let mut charts: Vec<(String, Vec<CellKey>)> = Vec::new();
+    for key in table::keys(outcome) {
+        let threads = if key.threads == 1 { String::new() } else { format!(", {} threads", key.threads) };
+        let title = format!("{}, {}{threads}", key.pattern.title(), key.cache);
+        match charts.iter_mut().find(|(other, _)| *other == title) {
+            Some((_, keys)) => keys.push(key),
+            None => charts.push((title, vec![key])),
+        }
+    }
+    charts
+}
+
 /// The contenders that have a figure, in the order of tables.
 fn contenders(outcome: &Outcome) -> Vec<Io> {
-    Io::ALL.into_iter().filter(|io| outcome.cells.iter().any(|cell| cell.io == *io)).collect()
+    Io::all().into_iter().filter(|io| outcome.cells.iter().any(|cell| cell.io == *io)).collect()
 }
 
 fn legend(contenders: &[Io]) -> String {
@@ -111,27 +137,12 @@ fn legend(contenders: &[Io]) -> String {
 fn throughput(outcome: &Outcome) -> String {
     let mut html = legend(&contenders(outcome));
     html += "<div class=\"charts\">\n";
-    for cache in CacheState::ALL {
-        for pattern in Pattern::ALL {
-            let keys: Vec<CellKey> =
-                table::keys(outcome).into_iter().filter(|key| key.cache == cache && key.pattern == pattern).collect();
-            if keys.is_empty() {
-                continue;
-            }
-            let groups = keys.iter().map(|key| group(outcome, key, rate_bar)).collect();
-            let title = format!("{}, {}", title_of(pattern), cache.name());
-            html += &Chart { title, unit: "GiB/s", groups }.render();
-        }
+    for (title, keys) in charts(outcome) {
+        let groups = keys.iter().map(|key| group(outcome, key, rate_bar)).collect();
+        html += &Chart { title, unit: "GiB/s", groups }.render();
     }
     html + "</div>\n<p class=\"small\">GiB/s by block size: medians, with a line from the least to the greatest. \
             More is better. The scales differ. ~ marks passes that ended at the limit.</p>\n"
-}
-
-fn title_of(pattern: Pattern) -> &'static str {
-    match pattern {
-        Pattern::Seq => "Sequential",
-        Pattern::Rand => "Random",
-    }
 }
 
 fn group(outcome: &Outcome, key: &CellKey, bar: fn(&Cell) -> Option<Bar>) -> Group {
@@ -158,13 +169,12 @@ fn breakdown(outcome: &Outcome) -> Option<String> {
                     (system calls, page lookups, faults, TLB misses). Less is better.</p>\n<div class=\"charts\">\n"
         .to_owned();
     let mut is_empty = true;
-    for pattern in Pattern::ALL {
-        let keys = table::keys(outcome).into_iter().filter(|key| key.pattern == pattern);
-        let groups: Vec<Group> =
-            keys.map(|key| group(outcome, &key, time_bar)).filter(|group| !group.bars.is_empty()).collect();
+    for (title, keys) in charts(outcome) {
+        let groups: Vec<Group> = keys.iter().map(|key| group(outcome, key, time_bar)).collect();
+        let groups: Vec<Group> = groups.into_iter().filter(|group| !group.bars.is_empty()).collect();
         if !groups.is_empty() {
             is_empty = false;
-            html += &Chart { title: format!("{}, warm", title_of(pattern)), unit: "seconds", groups }.render();
+            html += &Chart { title, unit: "seconds", groups }.render();
         }
     }
     (!is_empty).then(|| html + "</div>\n")
@@ -199,19 +209,8 @@ fn machine(outcome: &Outcome) -> String {
     for (what, value) in table::machine(outcome) {
         let _ = writeln!(html, "<dt>{}</dt><dd>{}</dd>", escape(what), escape(&value));
     }
-    let config = &outcome.config;
-    let _ = writeln!(
-        html,
-        "<dt>run</dt><dd>{} thread(s), {} warm and {} cold rounds, seed {}, advice {}, pass limit {} s, \
-         mapfall {}</dd>",
-        config.threads,
-        config.rounds,
-        config.cold_rounds,
-        config.seed,
-        config.advice,
-        config.pass_limit_s,
-        escape(outcome.mapfall_version),
-    );
+    let run = escape(&table::run(&outcome.config));
+    let _ = writeln!(html, "<dt>run</dt><dd>{run}, mapfall {}</dd>", escape(outcome.mapfall_version));
     html + "</dl>\n"
 }
 

@@ -8,23 +8,21 @@ use super::tally::Tally;
 use super::{Config, Event};
 use crate::workload::bare::BareMap;
 use crate::workload::cache_state::{CacheState, DropMethod, FileCache, Reached};
-use crate::workload::contender::{BarePread, Io, LimitPages, Reader};
+use crate::workload::contender::{Io, LimitPages, Opening, Reader, ReaderTask, open_and};
 use crate::workload::error::{Error, Result};
 use crate::workload::machine::{HugeMapped, memory_available_bytes};
-use crate::workload::outcome::CellKey;
-use crate::workload::pass::{self, End, Job, Kind, Pass};
+use crate::workload::outcome::{CellKey, Skipped};
+use crate::workload::pass::{self, End, Job, Kind, Pass, SeriesPlan};
+use crate::workload::pattern::Extent;
 use crate::workload::size::ByteSize;
 use crate::{IoOptions, MmapFile};
-
-/// Mixes the round into the seed, so that rounds have unlike offsets.
-const ROUND_SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What all cells share.
 #[derive(Debug)]
 pub(super) struct Bench<'a> {
-    config: &'a Config,
-    stop: &'a AtomicBool,
-    file_bytes: u64,
+    pub(super) config: &'a Config,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) file_bytes: u64,
     cache: FileCache,
     options: IoOptions,
     has_bare: bool,
@@ -33,6 +31,8 @@ pub(super) struct Bench<'a> {
     /// For the passes without the copy: [`Job::warmer`].
     warmer: Option<BareMap>,
     notes: Vec<String>,
+    /// Contenders that failed in the middle of a cell.
+    pub(super) given_up: Vec<Skipped>,
 }
 
 /// A pass of a contender that took its own path.
@@ -82,6 +82,7 @@ impl<'a> Bench<'a> {
             limit: None,
             warmer: None,
             notes,
+            given_up: Vec::new(),
         })
     }
 
@@ -93,8 +94,9 @@ impl<'a> Bench<'a> {
         self.cache.warm_method()
     }
 
-    pub(super) fn into_notes(self) -> Vec<String> {
-        self.notes
+    /// The notes, and the contenders that were given up.
+    pub(super) fn into_notes(self) -> (Vec<String>, Vec<Skipped>) {
+        (self.notes, self.given_up)
     }
 
     /// Who takes part in a cell here: those of the plan that this file and system can have.
@@ -104,8 +106,10 @@ impl<'a> Bench<'a> {
     }
 
     /// The reads of one pass.
-    pub(super) fn reads(&self, key: &CellKey) -> u64 {
-        self.file_bytes / key.block_bytes
+    pub(super) fn extent(&self, key: &CellKey) -> Extent {
+        let blocks = self.file_bytes / key.block_bytes;
+        let reads = self.config.pass_reads.unwrap_or(blocks);
+        Extent { blocks, block_bytes: key.block_bytes, reads, threads: key.threads }
     }
 
     /// Makes all passes of a cell. The inner `Err` says why the cell had to be skipped.
@@ -119,19 +123,21 @@ impl<'a> Bench<'a> {
         match key.cache {
             CacheState::Warm => self.warm_once(contenders, watch)?,
             // The memory is wanted back, and nothing warm follows.
-            CacheState::Cold => (self.limit, self.warmer) = (None, None),
+            CacheState::Cold | CacheState::Limited { .. } => (self.limit, self.warmer) = (None, None),
+        }
+        if let CacheState::Limited { percent } = key.cache {
+            return self.measure_limited(key, percent, contenders, tally, watch);
         }
         let reused = self.reused(contenders)?;
         let mut turns: Vec<(Io, Kind)> = Vec::new();
         for &io in contenders {
             turns.push((io, if self.config.latency { Kind::Latency } else { Kind::Copy }));
-            if self.config.has_skeletons(key.cache) {
+            if self.config.has_skeletons(key.cache) && io.has_skeleton() {
                 turns.push((io, Kind::Skeleton));
             }
         }
         for round in 0..self.config.rounds(key.cache) {
-            let seed = self.config.seed.wrapping_add(ROUND_SEED_STEP.wrapping_mul(round as u64));
-            let offsets = key.pattern.offsets(self.reads(key), key.block_bytes, seed);
+            let offsets = key.pattern.offsets_of(&self.extent(key), self.config.seed_of(round));
             for &(io, kind) in &turns {
                 watch(Event::PassBegins { cell: key, io, round });
                 let begun = Instant::now();
@@ -140,14 +146,16 @@ impl<'a> Bench<'a> {
                     Err(reason) => return Ok(Err(reason)),
                 };
                 let offsets_in_limit = (io == Io::Limit).then(|| self.offsets_in_limit(key, &offsets)).flatten();
+                let offsets = offsets_in_limit.as_deref().unwrap_or(&offsets);
                 let job = Job {
-                    offsets: offsets_in_limit.as_deref().unwrap_or(&offsets),
-                    block_bytes: key.block_bytes as usize,
                     threads: key.threads,
                     kind,
                     warmer: self.warmer.as_ref().filter(|_| io != Io::Limit),
+                    batch: self.config.batch,
                     limit: self.config.pass_limit,
-                    stop: self.stop,
+                    close_look: key.cache == CacheState::Cold,
+                    series: self.config.series.map(|duration| SeriesPlan { duration, phases: key.pattern.phases() }),
+                    ..Job::new(offsets, key.block_bytes as usize, self.stop)
                 };
                 let measured = match self.pass(io, key.cache, &job, &reused)? {
                     Ok(measured) => measured,
@@ -187,7 +195,7 @@ impl<'a> Bench<'a> {
             self.make_limit(watch)?;
         }
         // Where the file cannot be mapped the contenders bring their own bytes near.
-        if let Ok(map) = self.open_bare() {
+        if let Ok(map) = self.opening().bare() {
             self.touch(&map)?;
             self.warmer = Some(map);
         }
@@ -241,7 +249,7 @@ impl<'a> Bench<'a> {
             reused.mmap = Some(map);
         }
         if contenders.contains(&Io::BareReused) {
-            let map = self.open_bare()?;
+            let map = self.opening().bare()?;
             self.touch(&map)?;
             reused.bare = Some(map);
         }
@@ -253,52 +261,33 @@ impl<'a> Bench<'a> {
         (0..self.file_bytes).step_by(4096).try_for_each(|offset| reader.read(offset, &mut byte))
     }
 
-    fn open_bare(&self) -> Result<BareMap> {
-        let map = BareMap::new(&open(self.config)?, self.config.huge_pages, self.config.advice);
-        map.map_err(Error::system("map", &self.config.path))
+    fn opening(&self) -> Opening<'a> {
+        let Config { path, huge_pages, advice, .. } = self.config;
+        Opening { path, huge_pages: *huge_pages, advice: *advice }
     }
 
     /// Brings the file into the state that a pass begins with.
-    fn prepare(&self, cache: CacheState) -> Result<Reached<Option<DropMethod>>> {
+    pub(super) fn prepare(&self, cache: CacheState) -> Result<Reached<Option<DropMethod>>> {
         Ok(match cache {
             CacheState::Warm => self.cache.make_warm(self.stop)?.map(|()| None),
-            CacheState::Cold => self.cache.make_cold()?.map(Some),
+            CacheState::Cold | CacheState::Limited { .. } => self.cache.make_cold()?.map(Some),
         })
     }
 
     /// Opens a contender, reads, and closes it.
     fn pass(&self, io: Io, cache: CacheState, job: &Job<'_>, reused: &Reused) -> Result<Reached<Measured>> {
-        let path = &self.config.path;
         let missing = || Err(format!("{io} was not set up"));
         match io {
-            Io::Pread => self.run(&self.options.open_pread(path)?, cache, job),
-            Io::Mmap => {
-                let huge_before = HugeMapped::now();
-                self.run_fresh_map(&self.options.open_mmap(path)?, cache, job, huge_before)
-            }
-            Io::Bare => {
-                let huge_before = HugeMapped::now();
-                self.run_fresh_map(&self.open_bare()?, cache, job, huge_before)
-            }
-            Io::BarePread => self.run(&BarePread::open(path)?, cache, job),
             Io::MmapReused => reused.mmap.as_ref().map_or_else(|| Ok(missing()), |map| self.run(map, cache, job)),
             Io::BareReused => reused.bare.as_ref().map_or_else(|| Ok(missing()), |map| self.run(map, cache, job)),
             Io::Limit => self.limit.as_ref().map_or_else(|| Ok(missing()), |pages| self.run(pages, cache, job)),
+            io => {
+                let may_map = !io.is_pread() && io != Io::BarePread;
+                let huge_before = if may_map { HugeMapped::now() } else { None };
+                let task = FreshPass { bench: self, cache, job, huge_before };
+                open_and(io, &self.opening(), task)?.unwrap_or_else(|| Ok(missing()))
+            }
         }
-    }
-
-    /// As [`Bench::run`], and sees how much of the file is mapped with 2 MiB entries before the map goes.
-    fn run_fresh_map<R: Reader>(
-        &self,
-        reader: &R,
-        cache: CacheState,
-        job: &Job<'_>,
-        huge_before: Option<HugeMapped>,
-    ) -> Result<Reached<Measured>> {
-        let measured = self.run(reader, cache, job)?;
-        let huge = huge_before.zip(HugeMapped::now());
-        let huge_mapped_bytes = huge.map(|(before, after)| after.file_bytes.saturating_sub(before.file_bytes));
-        Ok(measured.map(|measured| Measured { huge_mapped_bytes, ..measured }))
     }
 
     fn run<R: Reader>(&self, reader: &R, cache: CacheState, job: &Job<'_>) -> Result<Reached<Measured>> {
@@ -317,6 +306,26 @@ impl<'a> Bench<'a> {
     fn note(&mut self, note: String, watch: &mut dyn FnMut(Event<'_>)) {
         watch(Event::Note(&note));
         self.notes.push(note);
+    }
+}
+
+/// A pass of a contender that was just opened. Sees how much of the file is mapped with 2 MiB entries before it is
+/// closed.
+struct FreshPass<'a> {
+    bench: &'a Bench<'a>,
+    cache: CacheState,
+    job: &'a Job<'a>,
+    huge_before: Option<HugeMapped>,
+}
+
+impl ReaderTask for FreshPass<'_> {
+    type Output = Result<Reached<Measured>>;
+
+    fn run<R: Reader>(self, reader: &R) -> Self::Output {
+        let measured = self.bench.run(reader, self.cache, self.job)?;
+        let huge = self.huge_before.and_then(|before| Some((before, HugeMapped::now()?)));
+        let huge_mapped_bytes = huge.map(|(before, after)| after.file_bytes.saturating_sub(before.file_bytes));
+        Ok(measured.map(|measured| Measured { huge_mapped_bytes, ..measured }))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use mapfall::workload::contender::Io;
-use mapfall::workload::outcome::{Cell, Outcome, Ratio};
+use mapfall::workload::outcome::{Cell, Choice, Outcome, Ratio};
+use mapfall::workload::summary::Spread;
 
 use crate::numbers::{gib_per_s, nanoseconds, seconds, times};
 use crate::table;
@@ -42,9 +43,36 @@ pub(super) fn ratios(outcome: &Outcome) -> String {
             at the limit.</p>\n"
 }
 
+/// One row for each mode that chooses for its user in each cell.
+pub(super) fn choices(outcome: &Outcome) -> Option<String> {
+    if outcome.choices.is_empty() {
+        return None;
+    }
+    let mut html = "<div class=\"scroll\"><table>\n<tr><th>cell</th><th>mode</th><th class=\"number\">to the best</th>\
+                    <th>best</th><th class=\"number\">to the worst</th><th>worst</th></tr>\n"
+        .to_owned();
+    for choice in &outcome.choices {
+        let Choice { key, of, best, worst, partial, .. } = choice;
+        let (to_best, to_worst) = (spread_text(&choice.to_best, *partial), spread_text(&choice.to_worst, *partial));
+        let _ = writeln!(
+            html,
+            "<tr><td>{key}</td><td>{of}</td><td class=\"number\">{to_best}</td><td>{best}</td>\
+             <td class=\"number\">{to_worst}</td><td>{worst}</td></tr>"
+        );
+    }
+    Some(
+        html + "</table></div>\n<p class=\"small\">The best is the fastest of pread and the map, each with whatever \
+                advice took part; the worst is the slower of the best pread and the best map.</p>\n",
+    )
+}
+
 fn ratio_text(ratio: &Ratio) -> String {
-    let (median, min, max) = (times(ratio.ratio.median), times(ratio.ratio.min), times(ratio.ratio.max));
-    let partial = if ratio.partial { "~" } else { "" };
+    spread_text(&ratio.ratio, ratio.partial)
+}
+
+fn spread_text(ratio: &Spread, partial: bool) -> String {
+    let (median, min, max) = (times(ratio.median), times(ratio.min), times(ratio.max));
+    let partial = if partial { "~" } else { "" };
     format!("<b>{partial}{median}</b> <span class=\"range\">{min} - {max}</span>")
 }
 
