@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bare::{BareMap, HUGE_PAGE_BYTES};
 use super::error::{Error, Result};
-use crate::{Advice, BatchRead, BlockIo, HugePages, IoMode, IoOptions, MmapFile, PreadFile};
+use crate::{Advice, AutoFile, BatchRead, BlockIo, HugePages, IoMode, IoOptions, MmapFile, PreadFile};
 
 /// A path that takes part in a grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,8 @@ impl Io {
     pub const PREAD: Io = Io::Own(IoMode::Pread);
     /// [`MmapFile`].
     pub const MMAP: Io = Io::Own(IoMode::Mmap);
+    /// [`AutoFile`].
+    pub const AUTO: Io = Io::Own(IoMode::Auto);
 
     /// Those that a user chooses from, in the order of tables.
     #[must_use]
@@ -91,6 +93,9 @@ impl Io {
             Io::Own(mode) => match mode {
                 IoMode::Pread => "pread(2) through mapfall",
                 IoMode::Mmap => "mapfall's safe map, mapped afresh for each pass",
+                IoMode::Auto => "the map or system calls, whichever mapfall takes for each read",
+                IoMode::Uring => "pread(2), batches through a ring (io_uring)",
+                IoMode::Direct => "past the page cache (O_DIRECT), batches through a ring",
             },
             Io::PreadRandom => "pread(2) in a plain loop, advised that reads are at random",
             Io::PreadSeq => "pread(2) in a plain loop, advised that reads are in order",
@@ -213,6 +218,7 @@ pub fn open_and<T: ReaderTask>(io: Io, opening: &Opening<'_>, task: T) -> Result
     Ok(Some(match io {
         Io::Own(mode) if io == Io::PREAD => task.run(&options.mode(mode).open_pread(path)?),
         Io::Own(mode) if io == Io::MMAP => task.run(&options.mode(mode).open_mmap(path)?),
+        Io::Own(mode) if io == Io::AUTO => task.run(&options.mode(mode).open_auto(path)?),
         Io::Own(mode) => task.run(&options.mode(mode).open(path)?),
         Io::PreadRandom => task.run(&BarePread::open(path)?.advised(Advice::Random)?),
         Io::PreadSeq => task.run(&BarePread::open(path)?.advised(Advice::Sequential)?),
@@ -311,6 +317,20 @@ impl Reader for MmapFile {
 
     fn fallback_reads(&self) -> u64 {
         self.stats().pread.reads
+    }
+}
+
+/// What a pass without the copy does depends on what is in the page cache: [`Io::has_skeleton`].
+impl Reader for AutoFile {
+    const PROBE: Probe = Probe::OneBytePerPage;
+
+    #[inline]
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        Ok(self.read_at(offset, buf)?)
+    }
+
+    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
+        read_as_batch(self, offsets, blocks, block_bytes)
     }
 }
 

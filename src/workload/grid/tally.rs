@@ -23,9 +23,6 @@ fn pairs() -> impl Iterator<Item = (Io, Io)> {
     ])
 }
 
-/// The mode that chooses for its user.
-const CHOOSING_MODE: &str = "auto";
-
 /// All passes of a cell so far.
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -173,7 +170,7 @@ impl Tally {
 
     /// Every mode that chooses for its user, where there was something to choose from.
     pub(super) fn choices(&self) -> Vec<Choice> {
-        let chooses = |io: Io| matches!(io, Io::Own(mode) if mode.name() == CHOOSING_MODE);
+        let chooses = |io: Io| io == Io::AUTO;
         self.lines.iter().filter(|line| chooses(line.io)).filter_map(|line| self.choice(line.io)).collect()
     }
 

@@ -2,6 +2,7 @@
 
 use crate::{BlockIo, CheckpointReport, IoStats, StoreCacheStats, SyncKind};
 
+use super::chooser::Inserts;
 use super::error::{Result, YcsbError};
 use super::record::{Key, Layout};
 use super::table::{Scratch, Table};
@@ -20,21 +21,35 @@ pub enum Target {
 pub struct Bare {
     io: Box<dyn BlockIo>,
     layout: Layout,
+    /// The file may be longer than what is whole of it: a record can be written before the one in front of it.
+    inserts: Inserts,
 }
 
 impl Bare {
     /// Of a file that has such records.
-    #[must_use]
-    pub fn new(io: Box<dyn BlockIo>, layout: Layout) -> Bare {
-        Bare { io, layout }
+    ///
+    /// # Errors
+    ///
+    /// [`YcsbError::Store`] where the file's length cannot be had.
+    pub fn new(io: Box<dyn BlockIo>, layout: Layout) -> Result<Bare> {
+        let records = io.len()? / layout.record_bytes() as u64;
+        Ok(Bare { io, layout, inserts: Inserts::new(records) })
     }
 
     fn offset(&self, number: u64) -> u64 {
         number.saturating_mul(self.layout.record_bytes() as u64)
     }
 
-    fn records(&self) -> Result<u64> {
-        Ok(self.io.len()? / self.layout.record_bytes() as u64)
+    fn records(&self) -> u64 {
+        self.inserts.end()
+    }
+
+    fn insert(&self, number: u64, record: &[u8]) -> Result<()> {
+        self.io.write_at(self.offset(number), record)?;
+        if number >= self.records() {
+            self.inserts.done(number);
+        }
+        Ok(())
     }
 
     fn read(&self, number: u64, record: &mut Vec<u8>) -> Result<bool> {
@@ -58,13 +73,10 @@ impl Target {
     }
 
     /// How many there are.
-    ///
-    /// # Errors
-    ///
-    /// [`YcsbError::Store`] where a file's length cannot be had.
-    pub fn records(&self) -> Result<u64> {
+    #[must_use]
+    pub fn records(&self) -> u64 {
         match self {
-            Target::Table(table) => Ok(table.records()),
+            Target::Table(table) => table.records(),
             Target::Bare(bare) => bare.records(),
         }
     }
@@ -110,7 +122,7 @@ impl Target {
     pub(super) fn replace(&self, number: u64, key: &Key, scratch: &mut Scratch) -> Result<bool> {
         match self {
             Target::Table(table) => table.replace(key, scratch),
-            Target::Bare(bare) if number < bare.records()? => {
+            Target::Bare(bare) if number < bare.records() => {
                 bare.io.write_at(bare.offset(number), &scratch.record)?;
                 Ok(true)
             }
@@ -132,7 +144,7 @@ impl Target {
                 let place = table.layout().field(field);
                 table.change(key, scratch, |record| record[place].copy_from_slice(bytes))
             }
-            Target::Bare(bare) if number < bare.records()? => {
+            Target::Bare(bare) if number < bare.records() => {
                 bare.io.write_at(bare.offset(number) + bare.layout.field(field).start as u64, bytes)?;
                 Ok(true)
             }
@@ -143,7 +155,7 @@ impl Target {
     pub(super) fn insert(&self, number: u64, key: &Key, scratch: &mut Scratch) -> Result<()> {
         match self {
             Target::Table(table) => table.insert(key, scratch),
-            Target::Bare(bare) => Ok(bare.io.write_at(bare.offset(number), &scratch.record)?),
+            Target::Bare(bare) => bare.insert(number, &scratch.record),
         }
     }
 
@@ -160,7 +172,7 @@ impl Target {
         match self {
             Target::Table(table) => table.scan(key, count, scratch, show),
             Target::Bare(bare) => {
-                let end = bare.records()?.min(number.saturating_add(count));
+                let end = bare.records().min(number.saturating_add(count));
                 for number in number..end {
                     bare.read(number, &mut scratch.record)?;
                     let key = Key::of(&bare.layout, number);

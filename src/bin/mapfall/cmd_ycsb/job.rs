@@ -125,7 +125,7 @@ pub(super) fn open(job: &Job, configuration: &Configuration) -> Result<Target, F
     let path = &configuration.file;
     let target = if configuration.is_bare {
         let file = IoOptions::new().mode(mode).write(true).open(path)?;
-        Target::Bare(Bare::new(file, job.workload.layout.clone()))
+        Target::Bare(Bare::new(file, job.workload.layout.clone())?)
     } else {
         // What it is, before anything is opened for writing.
         let (layout, _) = describe(path)?;

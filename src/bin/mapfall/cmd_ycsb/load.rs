@@ -62,7 +62,7 @@ fn target(args: &LoadArgs, job: &Job) -> Result<Target, Failure> {
     let (path, layout) = (args.file.path(), job.workload.layout.clone());
     if args.file.is_bare() {
         let file = IoOptions::new().mode(args.io).write(true).create(true).open(path)?;
-        return Ok(Target::Bare(Bare::new(file, layout)));
+        return Ok(Target::Bare(Bare::new(file, layout)?));
     }
     let options = job::store_options(args.io, None)?;
     if path.exists() {

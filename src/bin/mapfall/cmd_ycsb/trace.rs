@@ -140,7 +140,7 @@ fn replay(args: ReplayArgs) -> Result<ExitCode, Failure> {
         let target = job::open(&job, configuration)?;
         let recording = match &recording {
             Some(recording) => recording,
-            None => recording.insert(read(&args, &job, target.records()?)?),
+            None => recording.insert(read(&args, &job, target.records())?),
         };
         let kind = PhaseKind::Replay { recording: recording.clone(), paced: args.paced };
         let mut config = job.phase(kind, args.output.hlog.as_deref());

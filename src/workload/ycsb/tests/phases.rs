@@ -104,7 +104,7 @@ fn bare_files_are_driven_too() {
         "maxscanlength=20",
     ]);
     let io = IoOptions::new().mode(IoMode::Mmap).write(true).create(true).open(dir.path().join("file")).unwrap();
-    let target = Target::Bare(Bare::new(io, workload.layout.clone()));
+    let target = Target::Bare(Bare::new(io, workload.layout.clone()).unwrap());
     assert_eq!(load(&target, &workload).records_after, 300);
     let outcome = phase(&target, &workload, &run(2));
     assert_eq!((outcome.operations, outcome.failed), (2000, 0));
