@@ -22,7 +22,7 @@ pub struct Bare {
     io: Box<dyn BlockIo>,
     layout: Layout,
     /// The file may be longer than what is whole of it: a record can be written before the one in front of it.
-    inserts: Inserts,
+    inserts: Box<Inserts>,
 }
 
 impl Bare {
@@ -33,7 +33,7 @@ impl Bare {
     /// [`YcsbError::Store`] where the file's length cannot be had.
     pub fn new(io: Box<dyn BlockIo>, layout: Layout) -> Result<Bare> {
         let records = io.len()? / layout.record_bytes() as u64;
-        Ok(Bare { io, layout, inserts: Inserts::new(records) })
+        Ok(Bare { io, layout, inserts: Box::new(Inserts::new(records)) })
     }
 
     fn offset(&self, number: u64) -> u64 {
