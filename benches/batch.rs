@@ -19,7 +19,7 @@ use std::time::Instant;
 use mapfall::workload::cache_state::FileCache;
 use mapfall::workload::pattern::Pattern;
 use mapfall::workload::size::ByteSize;
-use mapfall::{AccessHint, BatchRead, BlockIo, IoOptions};
+use mapfall::{AccessHint, AutoFile, BatchRead, BlockIo, IoOptions};
 
 use self::file::{random_file, warm};
 use self::run::{Contender, Result, interleave, is_quick, ratio, rounds, shown, spread};
@@ -94,6 +94,11 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// A file that knows nothing yet of what is in the page cache.
+    fn auto(&self) -> Result<AutoFile> {
+        Ok(IoOptions::new().open_auto(self.path)?)
+    }
+
     /// What `fio` reads in a second, or nothing where there is none.
     fn fio(&self, pattern: &str, block_bytes: usize, depth: usize, reads: usize) -> Result<Option<f64>> {
         self.cold()?;
@@ -117,11 +122,11 @@ impl Bench<'_> {
     }
 
     /// Runs the contenders, `fio` last if there is one, and prints a line for each.
-    fn table(
-        &self,
+    fn table<'b>(
+        &'b self,
         block_bytes: usize,
-        mut contenders: Vec<(&str, Contender<'_, f64>)>,
-        fio: Option<(&str, usize, usize)>,
+        mut contenders: Vec<(&'b str, Contender<'b, f64>)>,
+        fio: Option<(&'b str, usize, usize)>,
     ) -> Result<()> {
         if let Some((pattern, depth, reads)) = fio {
             if self.fio(pattern, block_bytes, depth, depth)?.is_some() {
@@ -169,8 +174,8 @@ impl Bench<'_> {
         let hinted = IoOptions::new().open_uring(self.path)?;
         hinted.advise(0..self.file_bytes, AccessHint::Random)?;
         let direct = IoOptions::new().direct_fallback(true).open_direct(self.path)?;
-        let mut bufs = [buf(), buf(), buf(), buf(), buf()];
-        let [one, two, three, four, five] = &mut bufs;
+        let mut bufs = [buf(), buf(), buf(), buf(), buf(), buf()];
+        let [one, two, three, four, five, six] = &mut bufs;
         let contenders: Vec<(&str, Contender<'_, f64>)> = vec![
             (
                 "pread, one by one",
@@ -192,6 +197,10 @@ impl Bench<'_> {
                 "direct, batches",
                 Box::new(|| self.cold().and_then(|()| timed(offsets, five, BATCH_READS, at_once(&direct)))),
             ),
+            (
+                "auto, batches",
+                Box::new(|| self.cold().and_then(|()| timed(offsets, six, BATCH_READS, at_once(&self.auto()?)))),
+            ),
         ];
         self.table(BLOCK_BYTES, contenders, Some(("randread", BATCH_READS, reads)))?;
         println!("rings: {:?}\ndirect: {:?}", uring.stats().rings, direct.stats().direct_io);
@@ -206,8 +215,9 @@ impl Bench<'_> {
         let uring = IoOptions::new().open_uring(self.path)?;
         let direct = IoOptions::new().direct_fallback(true).open_direct(self.path)?;
         let buf = || Buffer::new(LARGE_DEPTH, LARGE_BYTES);
-        let mut bufs = [buf(), buf(), buf(), Buffer::new(BATCH_READS, BLOCK_BYTES)];
-        let [one, two, three, four] = &mut bufs;
+        let small_buf = || Buffer::new(BATCH_READS, BLOCK_BYTES);
+        let mut bufs = [buf(), buf(), buf(), small_buf(), small_buf(), buf()];
+        let [one, two, three, four, five, six] = &mut bufs;
         let contenders: Vec<(&str, Contender<'_, f64>)> = vec![
             (
                 "pread, 1 MiB",
@@ -225,6 +235,14 @@ impl Bench<'_> {
                 "uring, batches of 32 of 4 KiB",
                 Box::new(|| self.cold().and_then(|()| timed(small, four, BATCH_READS, at_once(&uring)))),
             ),
+            (
+                "auto, 4 KiB one by one",
+                Box::new(|| self.cold().and_then(|()| timed(small, five, BATCH_READS, one_by_one(&self.auto()?)))),
+            ),
+            (
+                "auto, 1 MiB one by one",
+                Box::new(|| self.cold().and_then(|()| timed(large, six, LARGE_DEPTH, one_by_one(&self.auto()?)))),
+            ),
         ];
         self.table(LARGE_BYTES, contenders, Some(("read", LARGE_DEPTH, large.len())))
     }
@@ -238,13 +256,16 @@ impl Bench<'_> {
         let uring = IoOptions::new().open_uring(self.path)?;
         let mmap = IoOptions::new().open_mmap(self.path)?;
         let buf = || Buffer::new(BATCH_READS, BLOCK_BYTES);
-        let mut bufs = [buf(), buf(), buf(), buf()];
-        let [one, two, three, four] = &mut bufs;
+        let auto = self.auto()?;
+        let mut bufs = [buf(), buf(), buf(), buf(), buf(), buf()];
+        let [one, two, three, four, five, six] = &mut bufs;
         let contenders: Vec<(&str, Contender<'_, f64>)> = vec![
             ("pread, one by one", Box::new(|| timed(offsets, one, BATCH_READS, one_by_one(&pread)))),
             ("uring, batches", Box::new(|| timed(offsets, two, BATCH_READS, at_once(&uring)))),
             ("mmap, one by one", Box::new(|| timed(offsets, three, BATCH_READS, one_by_one(&mmap)))),
             ("mmap, batches", Box::new(|| timed(offsets, four, BATCH_READS, at_once(&mmap)))),
+            ("auto, one by one", Box::new(|| timed(offsets, five, BATCH_READS, one_by_one(&auto)))),
+            ("auto, batches", Box::new(|| timed(offsets, six, BATCH_READS, at_once(&auto)))),
         ];
         self.table(BLOCK_BYTES, contenders, None)
     }

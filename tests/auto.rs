@@ -1,6 +1,7 @@
 //! What `auto` decides: the map for what is in the page cache, system calls for the rest, and what is read whole, read
 //! ahead and given back. That it returns the right bytes whatever it decides is in `tests/contract.rs` too.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![allow(clippy::print_stderr, reason = "what is skipped is said")]
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"), not(mapfall_no_map)))]
 
 #[path = "support/common.rs"]
