@@ -234,9 +234,15 @@ impl IoStats {
     /// running.
     #[must_use]
     pub fn paths_add_up(&self) -> bool {
-        let paths = [self.pread, self.mmap, self.ring, self.pool, self.direct];
-        paths.iter().map(|path| path.reads).sum::<u64>() == self.reads
-            && paths.iter().map(|path| path.bytes).sum::<u64>() == self.read_bytes
+        let (reads, bytes) =
+            self.paths().iter().fold((0, 0), |(reads, bytes), (_, path)| (reads + path.reads, bytes + path.bytes));
+        reads == self.reads && bytes == self.read_bytes
+    }
+
+    /// What each path served, by its name in tables and JSON.
+    #[must_use]
+    pub fn paths(&self) -> [(&'static str, PathStats); 5] {
+        [("pread", self.pread), ("mmap", self.mmap), ("ring", self.ring), ("pool", self.pool), ("direct", self.direct)]
     }
 }
 

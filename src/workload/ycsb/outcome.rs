@@ -183,10 +183,9 @@ pub struct IoFigures {
 
 impl IoFigures {
     pub(super) fn between(before: &IoStats, after: &IoStats) -> IoFigures {
-        let paths = [("pread", before.pread, after.pread), ("mmap", before.mmap, after.mmap)];
-        let paths = paths
-            .into_iter()
-            .map(|(name, before, after)| (name.to_owned(), (after.reads - before.reads, after.bytes - before.bytes)));
+        let paths = before.paths().into_iter().zip(after.paths()).map(|((name, before), (_, after))| {
+            (name.to_owned(), (after.reads - before.reads, after.bytes - before.bytes))
+        });
         let fallbacks = after
             .fallbacks
             .iter()
