@@ -130,7 +130,7 @@ fn wrong_input_is_one_line_and_code_2() {
         (format!("{run} -p fieldlength=64"), "loaded with fieldlength=128, found fieldlength=64"),
         (format!("{run} -p dataintegrity=false"), "loaded with dataintegrity=true, found dataintegrity=false"),
         (format!("{run} -p measurementtype=raw"), "measurementtype=raw is not supported"),
-        (format!("{run} --io pread,uring2"), "expected one of pread, mmap"),
+        (format!("{run} --io pread,uring2"), "expected pread, mmap, auto, uring or direct"),
         (format!("{run} --page-cache hot"), "expected as-is, warm, cold or limited:PART"),
         (format!("{run} -P none"), "cannot read the properties file none"),
         (format!("{run} -p recordcount"), "-p: expected name=value"),

@@ -132,8 +132,8 @@ impl BlockIo for AutoFile {
         core.read_mapped(cell, offset, buf)
     }
 
-    /// What the map serves is copied, and while one block is copied the processor fetches the beginning of the next. The
-    /// rest is read at depth, through a ring.
+    /// What the map serves is copied, and while one block is copied the processor fetches the beginning of the next.
+    /// The rest is read at depth, through a ring.
     fn read_batch(&self, batch: &mut [BatchRead<'_>]) -> Result<()> {
         self.core.read_batch(batch)
     }

@@ -356,8 +356,7 @@ impl Core {
         if is_loaded {
             self.regions.set_loaded(region);
         } else {
-            self.regions.set(region, State::Cold);
-            self.regions.put_off(region);
+            self.regions.fail(region);
         }
         is_loaded
     }
@@ -424,7 +423,7 @@ impl Core {
                         State::Unknown => self.find_out(region),
                         state => state,
                     };
-                    if matches!(state, State::Cold | State::Queued) {
+                    if matches!(state, State::Cold | State::Queued) && !self.regions.is_put_off(region) {
                         self.load(region, state);
                         left -= 1;
                     }

@@ -109,7 +109,7 @@ impl Core {
     fn judge_now(&self, now_ns: u64) {
         let judge = &self.judge;
         let Some(mut inner) = judge.inner.try_lock() else { return };
-        if inner.probe.is_none() || now_ns - inner.probed_ns > PROBE_PERIOD_NS {
+        if inner.probe.is_none() || now_ns.saturating_sub(inner.probed_ns) > PROBE_PERIOD_NS {
             inner.probe = Some(Probe::new());
             inner.probed_ns = now_ns;
         }
@@ -138,7 +138,7 @@ impl Core {
             judge.is_tight.store(is_tight, Relaxed);
             self.counters.mode_changes.add(1);
             let path = self.map.pread.path().display();
-            tracing::info!(%path, is_tight, working_set_bytes, capacity_bytes, "whether the working set fits has changed");
+            tracing::info!(%path, is_tight, working_set_bytes, capacity_bytes, "the working set fits no more, or again");
             if is_tight {
                 self.leave_pages_to_the_kernel(regions, tick);
             }
@@ -150,8 +150,8 @@ impl Core {
         self.give_back(mapped, regions, tick, capacity_bytes, is_tight);
     }
 
-    /// The working set does not fit: what was read whole goes, so that the kernel can keep the pages that are used most,
-    /// and what else is mapped is asked about again.
+    /// The working set does not fit: what was read whole goes, so that the kernel can keep the pages that are used
+    /// most, and what else is mapped is asked about again.
     fn leave_pages_to_the_kernel(&self, regions: u64, tick: u8) {
         for (region, state, _) in self.regions.noted(regions, tick) {
             let is_loaded = self.regions.is_loaded(region);

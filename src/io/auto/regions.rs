@@ -3,8 +3,8 @@
 //! Memory is taken when a region is first noted: the words lie in zeroed memory, in tables that double in length, so a
 //! file of a tebibyte costs nothing until it is read.
 //!
-//! All accesses are Relaxed. A word carries no other memory with it: a reader that sees an old state takes the map where
-//! a system call would be cheaper, or the other way round, and either returns the right bytes.
+//! All accesses are Relaxed. A word carries no other memory with it: a reader that sees an old state takes the map
+//! where a system call would be cheaper, or the other way round, and either returns the right bytes.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -24,6 +24,8 @@ const TABLES: usize = 64 - (REGION_SHIFT as usize + 15) + 1;
 const STATE_MASK: u32 = 0b111;
 const BACKOFF_SHIFT: u32 = 3;
 const BACKOFF_MAX: u32 = 15;
+/// By how many doublings a failure puts a region off.
+const FAILED_DOUBLINGS: u32 = 5;
 const STAMP_SHIFT: u32 = 7;
 const STAMP_MASK: u32 = 0xFF;
 /// Set in a region that was read whole because its reads cost too much.
@@ -142,11 +144,25 @@ impl Regions {
         self.update(region, |word| (word & (STAMP_MASK << STAMP_SHIFT)) | state as u32);
     }
 
-    /// Puts a region into a state if it is in another one still. False if it is not.
+    /// A region could not be read whole: much more must be on its account before that is tried again.
+    pub(super) fn fail(&self, region: u64) {
+        self.update(region, |word| {
+            let backoff = (((word >> BACKOFF_SHIFT) & BACKOFF_MAX) + FAILED_DOUBLINGS).min(BACKOFF_MAX);
+            (word & (STAMP_MASK << STAMP_SHIFT)) | (backoff << BACKOFF_SHIFT) | State::Cold as u32
+        });
+    }
+
+    /// Whether reading it whole has failed, or was not worth it many times.
+    pub(super) fn is_put_off(&self, region: u64) -> bool {
+        self.get(region).is_some_and(|word| (word.load(Relaxed) >> BACKOFF_SHIFT) & BACKOFF_MAX >= FAILED_DOUBLINGS)
+    }
+
+    /// Puts a region into a state if it is in another one still, with nothing on its account. False if it is not.
     pub(super) fn change(&self, region: u64, from: State, to: State) -> bool {
         self.get_or_make(region).is_some_and(|word| {
             word.fetch_update(Relaxed, Relaxed, |old| {
-                (State::of(old) == from).then_some((old & ((STAMP_MASK << STAMP_SHIFT) | LOADED)) | to as u32)
+                let kept = (STAMP_MASK << STAMP_SHIFT) | (BACKOFF_MAX << BACKOFF_SHIFT) | LOADED;
+                (State::of(old) == from).then_some((old & kept) | to as u32)
             })
             .is_ok()
         })
@@ -258,7 +274,12 @@ mod tests {
         assert!(!regions.change(3, State::Unknown, State::Loading));
         assert!(regions.change(3, State::Cold, State::Loading));
         assert_eq!(regions.state(3), State::Loading);
-        assert_eq!(regions.charge(3, 0, 10), (0, 0), "a new state, a new account");
+        assert_eq!(regions.charge(3, 0, 10), (0, 2), "a new account");
+        assert!(!regions.is_put_off(3));
+        regions.fail(3);
+        assert_eq!((regions.state(3), regions.is_put_off(3)), (State::Cold, true));
+        assert_eq!(regions.charge(3, 0, 10), (0, 7));
+        regions.set(3, State::Loading);
         regions.stamp(3, 200);
         assert_eq!(regions.noted(10, 201).collect::<Vec<_>>(), [(3, State::Loading, 1)]);
     }

@@ -1,7 +1,7 @@
 //! Which cold reads are part of a scan, and how far ahead of it to read.
 //!
-//! A scan is found by a read that begins where another ended, some times in a row. From then on only what happens once a
-//! region matters: the first touch of a region that was read ahead says that the scan has come so far, and what lies
+//! A scan is found by a read that begins where another ended, some times in a row. From then on only what happens once
+//! a region matters: the first touch of a region that was read ahead says that the scan has come so far, and what lies
 //! ahead is made more, twice as much each time, up to a limit.
 
 use std::ops::Range;
