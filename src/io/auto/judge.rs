@@ -138,7 +138,7 @@ impl Core {
             judge.is_tight.store(is_tight, Relaxed);
             self.counters.mode_changes.add(1);
             let path = self.map.pread.path().display();
-            tracing::info!(%path, is_tight, working_set_bytes, capacity_bytes, "the working set fits no more, or again");
+            tracing::info!(%path, is_tight, working_set_bytes, capacity_bytes, "whether it fits has changed");
             if is_tight {
                 self.leave_pages_to_the_kernel(regions, tick);
             }
