@@ -114,7 +114,7 @@ impl Regions {
         let (table, index) = place_of(region);
         let len = FIRST_REGIONS << table.saturating_sub(1);
         // In small pages, so that a far region costs 4 KiB, not 2 MiB.
-        self.tables.get(table)?.get_or_init(|| Zeroed::new(len, usize::MAX)).values().get(index)
+        self.tables.get(table)?.get_or_init(|| Zeroed::new(len, len * size_of::<AtomicU32>())).values().get(index)
     }
 
     /// Whether the map serves every region that `len` bytes at `offset` touch. `len` is not 0.
