@@ -1,5 +1,7 @@
 //! `mapfall ycsb` as its users meet it: load in one process and run in another, what it writes, and what it refuses.
 #![cfg(feature = "cli")]
+// A build without the map says so on standard error, once a store, and has no reads by it to show.
+#![cfg(not(mapfall_no_map))]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 #[path = "support/cli_store.rs"]
