@@ -40,7 +40,7 @@ use crate::stats::{AutoRegions, AutoStats, IoStats, RegionState};
 /// - Where the working set does not fit, nothing is read but what was asked for, and no page is mapped that is not
 ///   resident: a map that faults is slower than `pread` by orders of magnitude.
 ///
-/// Memory limits of control groups, and their changes, are seen within a tenth of a second.
+/// Memory limits of control groups, and their changes, are seen within a tenth of a second while the file is read.
 /// [`IoStats::auto`] says what was decided.
 ///
 /// ```

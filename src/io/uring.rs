@@ -9,7 +9,7 @@ use crate::stats::IoStats;
 /// A file whose batches are read many at a time (`io_uring(7)`), and everything else as by [`PreadFile`].
 ///
 /// A device that is asked for one block at a time is idle for most of it: on data that is not in the page cache a
-/// batch is several times as fast as its reads one after the other. On data that is there, the batch costs one system
+/// batch is faster than its reads one after the other. On data that is there, the batch costs one system
 /// call rather than one for each read.
 ///
 /// Where there is no ring (the kernel has none, or `kernel.io_uring_disabled` or a seccomp filter forbids it, or the

@@ -24,7 +24,7 @@ mod uring;
 
 /// The reads that one thread can have under way.
 pub(crate) const DEPTH_MAX: u32 = 1024;
-/// The rings of a process. A ring takes about 20 KiB of the kernel's memory at the default depth.
+/// The rings of a process.
 const RINGS_MAX: u32 = 256;
 /// Batches of a thread between two tries to get a ring: at first, and at most.
 const WAIT_BATCHES: (u32, u32) = (16, 1024);

@@ -23,7 +23,10 @@ impl Core {
                 continue;
             }
             if !self.regions.all_mapped(read.offset, read.buf.len()) {
-                self.judge_if_due(self.now_ns());
+                // Once a batch is enough, and a clock.
+                if cold.is_empty() {
+                    self.judge_if_due(self.now_ns());
+                }
                 if self.choose(read.offset, read.buf.len()) == Path::Pread {
                     cold.push(index);
                     continue;
