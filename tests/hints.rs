@@ -10,6 +10,7 @@ mod common;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mapfall::{AccessHint, BlockIo, CheckpointOptions, Error, IoMode, IoOptions, PageId, Store, residency};
@@ -81,6 +82,21 @@ fn what_is_wanted_comes_and_nothing_else() {
     }
 }
 
+/// Says that a range is not wanted until no more than this is resident: the system passes over pages that it is still
+/// busy with.
+fn goes(file: &dyn BlockIo, range: Range<u64>, path: &Path, left_bytes: u64) -> u64 {
+    let began = Instant::now();
+    loop {
+        file.advise(range.clone(), AccessHint::DontNeed).unwrap();
+        let left = resident(path);
+        if left <= left_bytes {
+            return left;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{left} bytes of {range:?} stay");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn what_is_not_wanted_goes_even_if_it_is_mapped() {
     for mode in CACHED {
@@ -93,16 +109,14 @@ fn what_is_not_wanted_goes_even_if_it_is_mapped() {
         let read_all = || (0..32).for_each(|part| check(&*file, part * MIB, MIB as usize));
         read_all();
         assert_eq!(resident(&path), LEN, "{mode:?}");
-        file.advise(8 * MIB..16 * MIB, AccessHint::DontNeed).unwrap();
         // Pages at the ends of the range may reach out of it, and stay.
-        let left = resident(&path);
-        assert!((24 * MIB..=28 * MIB).contains(&left), "{mode:?}: {left} bytes");
+        let left = goes(&*file, 8 * MIB..16 * MIB, &path, 28 * MIB);
+        assert!(left >= 24 * MIB, "{mode:?}: {left} bytes");
         // An empty range is none, and not all that follows.
         file.advise(MIB..MIB, AccessHint::DontNeed).unwrap();
         assert_eq!(resident(&path), left, "{mode:?}");
         read_all();
-        file.advise(0..u64::MAX / 2, AccessHint::DontNeed).unwrap();
-        assert_eq!(resident(&path), 0, "{mode:?}");
+        goes(&*file, 0..u64::MAX / 2, &path, 0);
         read_all();
     }
 }

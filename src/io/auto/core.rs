@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ use super::counters::AutoCounters;
 use super::judge::Judge;
 use super::loader::{self, Work};
 use super::loads::Loads;
-use super::regions::{REGION_BYTES, Regions, State, bytes_of, region_of};
+use super::regions::{ACCOUNT_NS_MAX, REGION_BYTES, Regions, State, bytes_of, region_of};
 use super::streams::{Streams, Wanted};
 use crate::error::Result;
 use crate::io::{BlockIo, DepthReads, MmapFile};
@@ -25,8 +25,13 @@ const SAMPLE_READS: u64 = 64;
 /// A region is looked at when its reads have cost so much more than they would have from the map; each look that brings
 /// nothing doubles it.
 const LOOK_NS: u64 = 16_000;
-/// A region is worth reading whole when its reads have cost this part of what that costs.
+/// A region, or the rest of a file, is worth reading whole when its reads have cost this part of what that costs: one
+/// read at a time leaves the device idle for most of its time.
 const LOAD_PART: u64 = 16;
+/// Reads at depth do not, so that a load takes from them what it needs: of what they cost this part counts.
+pub(super) const DEPTH_PART: u64 = 8;
+/// What reading a region whole is taken to cost before it was done.
+const LOAD_NS_FIRST: u64 = 1_000_000;
 /// Regions that are asked about together while none of them is known.
 const LOOK_REGIONS: u64 = 16;
 /// Regions that a job for the rest of a file reads before others have their turn.
@@ -55,11 +60,15 @@ pub(super) struct Core {
     pub(super) judge: Judge,
     pub(super) counters: AutoCounters,
     loads: Loads,
-    /// A job for the rest of the file is queued or under way.
-    reads_rest: AtomicBool,
+    /// Jobs for the rest of the file that are queued or under way.
+    rest_jobs: AtomicU32,
     began: Instant,
-    /// What to read a region whole has cost lately.
+    /// What to read a region whole has cost lately; 0 before the first one.
     load_ns: AtomicU64,
+    /// What cold reads have cost since the rest of the file was read last.
+    spent_ns: AtomicU64,
+    /// What they must have cost for the rest to be worth reading, when that was asked last.
+    rest_ns: AtomicU64,
     page_bytes: u64,
     pub(super) depth: DepthReads,
     itself: Weak<Core>,
@@ -81,9 +90,11 @@ impl Core {
             judge,
             counters: AutoCounters::default(),
             loads: Loads::new(huge_pages),
-            reads_rest: AtomicBool::new(false),
+            rest_jobs: AtomicU32::new(0),
             began: Instant::now(),
-            load_ns: AtomicU64::new(2_000_000),
+            load_ns: AtomicU64::new(0),
+            spent_ns: AtomicU64::new(0),
+            rest_ns: AtomicU64::new(u64::MAX),
             page_bytes: rustix::param::page_size() as u64,
             depth: DepthReads::new(queue_depth),
             itself,
@@ -155,7 +166,8 @@ impl Core {
                     cell.count_pread(len);
                     self.counters.cold_reads.add(1);
                     let now_ns = self.now_ns();
-                    self.account(offset, len, now_ns - began_ns, now_ns);
+                    let cost_ns = (now_ns - began_ns).saturating_sub(map_ns(len));
+                    self.account(offset, len, cost_ns, now_ns);
                 }
                 result
             }
@@ -244,10 +256,13 @@ impl Core {
         }
     }
 
-    /// A read of cold regions has taken so long.
-    pub(super) fn account(&self, offset: u64, len: usize, took_ns: u64, now_ns: u64) {
-        let cost_ns = took_ns.saturating_sub(MAP_READ_NS + len as u64 / MAP_BYTES_PER_NS);
+    /// A read of cold regions has cost so much more than one from the map.
+    pub(super) fn account(&self, offset: u64, len: usize, cost_ns: u64, now_ns: u64) {
         let tick = self.judge.tick(now_ns);
+        let spent_ns = self.spent_ns.fetch_add(cost_ns, Relaxed) + cost_ns;
+        if spent_ns >= self.rest_ns.load(Relaxed) {
+            self.judge.hasten();
+        }
         let (first, last) = (region_of(offset), region_of(offset + len as u64 - 1));
         for region in first..=last {
             match self.regions.state(region) {
@@ -259,12 +274,12 @@ impl Core {
                 _ => continue,
             }
             let (sum_ns, backoff) = self.regions.charge(region, cost_ns / (last - first + 1), tick);
-            let look_ns = LOOK_NS << backoff;
+            let look_ns = (LOOK_NS << backoff).min(ACCOUNT_NS_MAX);
             if sum_ns < look_ns {
                 continue;
             }
             // What was on the account before this look, too.
-            let is_worth_it = sum_ns + (look_ns - LOOK_NS) >= self.load_ns.load(Relaxed) / LOAD_PART;
+            let is_worth_it = sum_ns + (look_ns - LOOK_NS) >= self.load_ns().min(ACCOUNT_NS_MAX) / LOAD_PART;
             if self.look(region, 1) == Some(true) {
                 self.regions.set(region, State::Mapped);
             } else if !(is_worth_it && self.judge.may_load() && self.queue(region, false)) {
@@ -378,7 +393,8 @@ impl Core {
                 let took_ns = self.now_ns() - began_ns;
                 // Relaxed: a mean, where a lost update does not matter.
                 let mean_ns = self.load_ns.load(Relaxed);
-                self.load_ns.store(mean_ns - mean_ns / 8 + took_ns / 8, Relaxed);
+                let mean_ns = if mean_ns == 0 { took_ns } else { mean_ns - mean_ns / 8 + took_ns / 8 };
+                self.load_ns.store(mean_ns, Relaxed);
                 self.counters.loads.add(1);
                 self.counters.load_bytes.add(end - bytes.start);
                 self.counters.load_ns.add(took_ns);
@@ -409,12 +425,11 @@ impl Core {
                 }
                 None
             }
-            Work::Rest(first) => {
-                let end = region_of(self.map.pread.len().unwrap_or(0).saturating_sub(1)) + 1;
+            Work::Rest(regions) => {
                 let mut left = REST_STEP_REGIONS;
-                for region in first..end {
+                for region in regions.clone() {
                     if left == 0 {
-                        return Some(Work::Rest(region));
+                        return Some(Work::Rest(region..regions.end));
                     }
                     if !self.judge.may_load() {
                         break;
@@ -428,21 +443,45 @@ impl Core {
                         left -= 1;
                     }
                 }
-                self.reads_rest.store(false, Relaxed);
+                self.rest_jobs.fetch_sub(1, Relaxed);
                 None
             }
         }
     }
 
-    /// Reads what is not there of the file, in order, in another thread.
-    pub(super) fn read_rest(&self) {
-        if !self.reads_rest.swap(true, Relaxed) {
-            self.counters.rests.add(1);
-            if !loader::submit(&self.itself, Work::Rest(0)) {
-                self.reads_rest.store(false, Relaxed);
+    /// What to read a region whole costs.
+    fn load_ns(&self) -> u64 {
+        match self.load_ns.load(Relaxed) {
+            0 => LOAD_NS_FIRST,
+            mean_ns => mean_ns,
+        }
+    }
+
+    /// Reads what is not there of a file of so many regions, each thread a part, in order: if cold reads have cost
+    /// enough for that, and come from much of the file.
+    pub(super) fn consider_rest(&self, missing_regions: u64, regions: u64, is_wide: bool) {
+        let rest_ns =
+            if missing_regions == 0 { u64::MAX } else { missing_regions.saturating_mul(self.load_ns()) / LOAD_PART };
+        self.rest_ns.store(rest_ns, Relaxed);
+        let is_worth_it = is_wide && self.spent_ns.load(Relaxed) >= rest_ns;
+        let jobs = loader::THREADS_MAX as u64;
+        if !is_worth_it || self.rest_jobs.compare_exchange(0, jobs as u32, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        self.spent_ns.store(0, Relaxed);
+        self.counters.rests.add(1);
+        for job in 0..jobs {
+            let part = regions * job / jobs..regions * (job + 1) / jobs;
+            if !loader::submit(&self.itself, Work::Rest(part)) {
+                self.rest_jobs.fetch_sub(1, Relaxed);
             }
         }
     }
+}
+
+/// What so many bytes cost from the map, at the most.
+pub(super) fn map_ns(len: usize) -> u64 {
+    MAP_READ_NS + len as u64 / MAP_BYTES_PER_NS
 }
 
 /// Another open file description of the same file, which has its own advice.

@@ -23,7 +23,7 @@ const SET_TICKS: u8 = 8;
 const OLD_TICKS: u8 = 8;
 /// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
 const FIT_PERCENT: (u64, u64) = (90, 75);
-/// Where this part of the file was used lately, and the file fits, what is missing of it is read.
+/// Where this part of the file was used lately, and the file fits, what is missing of it may be worth reading.
 const REST_PART: u64 = 8;
 /// The process's memory groups are looked for again after this: it may have been moved.
 const PROBE_PERIOD_NS: u64 = 5_000_000_000;
@@ -144,9 +144,9 @@ impl Core {
             }
         }
         let fits_whole = file_len_bytes <= capacity_bytes / 100 * FIT_PERCENT.0;
-        if !is_tight && fits_whole && mapped < regions && used >= regions.div_ceil(REST_PART).max(2) {
-            self.read_rest();
-        }
+        let is_wide = used >= regions.div_ceil(REST_PART).max(2);
+        let missing = if !is_tight && fits_whole { regions.saturating_sub(mapped) } else { 0 };
+        self.consider_rest(missing, regions, is_wide);
         self.give_back(mapped, regions, tick, capacity_bytes, is_tight);
     }
 

@@ -4,6 +4,7 @@
 //! while. A job holds no file open: it finds out that the file was closed, and is done.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Weak;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::core::Core;
 
 /// More would only compete for the device: a load is 2 MiB long, and the kernel reads ahead of it.
-const THREADS_MAX: usize = 2;
+pub(super) const THREADS_MAX: usize = 2;
 /// Jobs that may wait. Who comes later goes without, and asks again when it matters as much then.
 const QUEUE_MAX: usize = 256;
 /// How long a thread waits for work before it ends.
@@ -26,8 +27,8 @@ pub(super) enum Work {
     Region(u64),
     /// Reads one region, if it is still queued, ahead of a scan.
     Ahead(u64),
-    /// Reads what is not there of the file, from this region on, a few regions at a time.
-    Rest(u64),
+    /// Reads what is not there of these regions, in order, a few at a time.
+    Rest(Range<u64>),
 }
 
 #[derive(Debug)]

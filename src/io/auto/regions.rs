@@ -34,6 +34,8 @@ const COST_SHIFT: u32 = 16;
 const COST_MAX: u32 = (1 << 16) - 1;
 /// What an account counts in.
 const COST_UNIT_NS: u64 = 256;
+/// The most that can be on an account.
+pub(super) const ACCOUNT_NS_MAX: u64 = COST_MAX as u64 * COST_UNIT_NS;
 
 /// What a region's reads should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
