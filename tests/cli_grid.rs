@@ -222,6 +222,49 @@ fn a_limit_that_moves_in_the_middle_of_a_pass() {
     assert!(table.contains("limit 25% at 0.6 s: ") && table.contains("limit 150% from 1.4 s on"), "{table}");
 }
 
+/// What `auto` held to fit, in the order of time, of the only pass of a cell.
+fn moments(cell: &Value) -> &[Value] {
+    cell["passes"][0]["explanation"]["moments"].as_array().unwrap()
+}
+
+#[test]
+fn what_auto_decides_is_shown() {
+    let dir = scratch();
+    data(dir.path(), 8 * MIB);
+    let words = "--block 4KiB --pattern rand --cache warm --io pread,auto --rounds 1 --no-reference --explain --batch 8 \
+                 --queue-depth 4";
+    let (table, outcome) = grid(dir.path(), words);
+    assert_eq!(outcome["config"]["queue_depth"], 4);
+    let [pread, auto] = cells(&outcome) else { panic!("{outcome}") };
+    assert!(pread["passes"][0]["explanation"].is_null());
+    let last = moments(auto).last().unwrap();
+    // Four regions, and all of them are resident.
+    assert_eq!(last["parts"].as_str().unwrap().len(), 4);
+    let is_mapped = cfg!(all(not(mapfall_no_map), any(target_arch = "x86_64", target_arch = "aarch64")));
+    assert!(!is_mapped || last["parts"] == "MMMM", "{last}");
+    assert!(table.contains("what auto decided") && table.contains("2 MiB of the file a letter"), "{table}");
+    let html = fs::read_to_string(dir.path().join("out.html")).unwrap();
+    assert!(html.contains("What auto decided") && (!is_mapped || html.contains("class=\"heat-map\"")));
+}
+
+#[test]
+fn auto_follows_a_limit_that_moves() {
+    if !can_limit() {
+        return;
+    }
+    let dir = scratch();
+    data(dir.path(), 64 * MIB);
+    let words = "--block 4KiB --pattern rand --cache limited:200% --io auto --rounds 1 --warm-up 500ms --series 9s \
+                 --limit-change 25%@2s,200%@5s --explain --no-reference";
+    let (_, outcome) = grid(dir.path(), words);
+    let [cell] = cells(&outcome) else { panic!("{outcome}") };
+    let fits: Vec<bool> = moments(cell).iter().map(|moment| moment["fits"].as_bool().unwrap()).collect();
+    let mut turns = fits.clone();
+    turns.dedup();
+    assert!(turns.starts_with(&[true, false, true]), "it fits, then it does not, then it does: {fits:?}");
+    assert!(number(&moments(cell).last().unwrap()["given_back"]) > 0.0, "{cell}");
+}
+
 #[test]
 fn an_interruption_ends_the_child_and_removes_the_group() {
     if !can_limit() {
@@ -326,6 +369,9 @@ fn wrong_options_get_one_line_and_exit_code_2() {
         ("--limit-change 25%@1 --series 5s", "expected a time above 0"),
         ("--limit-change 25%@6s --series 5s --cache limited:50%", "inside the 5s of --series, found 25%@6s"),
         ("--limit-change 25%@2s,50%@1s --series 5s --cache limited:50%", "one after the other"),
+        ("--queue-depth 0", "1..=1024"),
+        ("--queue-depth 1025", "1..=1024"),
+        ("--explain", "expected auto in --io"),
         ("--part 3", "expected a part such as 2/8, found \"3\""),
         ("--part 0/8", "expected a part"),
         ("--part 9/8", "expected a part"),

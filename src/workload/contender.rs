@@ -7,6 +7,8 @@
 //! is compiled for each reader's type, so that no dispatch is in the measured loop, but for the modes that have no type
 //! of their own here: those cost one indirect call a read or batch.
 
+mod reader;
+
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -18,7 +20,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::bare::{BareMap, HUGE_PAGE_BYTES};
 use super::error::{Error, Result};
-use crate::{Advice, AutoFile, BatchRead, BlockIo, HugePages, IoMode, IoOptions, MmapFile, PreadFile};
+#[cfg(doc)]
+use crate::AutoFile;
+#[cfg(doc)]
+use crate::MmapFile;
+use crate::{Advice, BlockIo, HugePages, IoMode, IoOptions, PreadFile};
+pub use reader::{Probe, Reader};
 
 /// A path that takes part in a grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,13 +185,15 @@ pub struct Opening<'a> {
     pub huge_pages: HugePages,
     /// What maps that have no advice of their own tell the kernel.
     pub advice: Advice,
+    /// Reads of a batch that may be under way at a time, 1 to 1024.
+    pub queue_depth: u32,
 }
 
 impl Opening<'_> {
     /// The crate's options for it.
     #[must_use]
     pub fn options(&self) -> IoOptions {
-        IoOptions::new().huge_pages(self.huge_pages).advice(self.advice)
+        IoOptions::new().huge_pages(self.huge_pages).advice(self.advice).queue_depth(self.queue_depth)
     }
 
     /// The unprotected map.
@@ -228,110 +237,6 @@ pub fn open_and<T: ReaderTask>(io: Io, opening: &Opening<'_>, task: T) -> Result
         Io::BarePread => task.run(&BarePread::open(path)?),
         Io::MmapReused | Io::BareReused | Io::Limit => return Ok(None),
     }))
-}
-
-/// What a pass without the copy reads of each block; see [`super::pass::Kind::Skeleton`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// Its first byte: one system call, as for the whole block.
-    OneByte,
-    /// The first byte of each of its pages: the faults and TLB misses of the whole block.
-    OneBytePerPage,
-}
-
-/// Something that reads blocks.
-pub trait Reader: Sync {
-    /// What stands for a block where nothing is to be copied.
-    const PROBE: Probe;
-
-    /// Fills `buf` with the bytes at `offset`.
-    ///
-    /// # Errors
-    ///
-    /// Where it cannot be filled.
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
-
-    /// Fills `blocks` with the blocks at these offsets, one behind the other.
-    ///
-    /// # Errors
-    ///
-    /// Where one of them cannot be filled.
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        offsets
-            .iter()
-            .zip(blocks.chunks_exact_mut(block_bytes))
-            .try_for_each(|(offset, block)| self.read(*offset, block))
-    }
-
-    /// Reads that did not take the path that the contender is named after.
-    fn fallback_reads(&self) -> u64 {
-        0
-    }
-}
-
-/// A batch as [`BlockIo::read_batch`] takes it.
-fn read_as_batch<F: BlockIo + ?Sized>(file: &F, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-    let reads = offsets.iter().zip(blocks.chunks_exact_mut(block_bytes));
-    let mut batch: Vec<BatchRead<'_>> = reads.map(|(offset, buf)| BatchRead { offset: *offset, buf }).collect();
-    Ok(file.read_batch(&mut batch)?)
-}
-
-impl Reader for PreadFile {
-    const PROBE: Probe = Probe::OneByte;
-
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(self, offsets, blocks, block_bytes)
-    }
-}
-
-/// Of any mode. What a pass without the copy does is not known of it: [`Io::has_skeleton`].
-impl Reader for Box<dyn BlockIo> {
-    const PROBE: Probe = Probe::OneBytePerPage;
-
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(&**self, offsets, blocks, block_bytes)
-    }
-}
-
-impl Reader for MmapFile {
-    const PROBE: Probe = Probe::OneBytePerPage;
-
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(self, offsets, blocks, block_bytes)
-    }
-
-    fn fallback_reads(&self) -> u64 {
-        self.stats().pread.reads
-    }
-}
-
-/// What a pass without the copy does depends on what is in the page cache: [`Io::has_skeleton`].
-impl Reader for AutoFile {
-    const PROBE: Probe = Probe::OneBytePerPage;
-
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(self, offsets, blocks, block_bytes)
-    }
 }
 
 impl Reader for BareMap {
@@ -472,7 +377,7 @@ mod tests {
         let path = dir.path().join("file");
         let bytes: Vec<u8> = (0..20_000u32).map(|i| (i * 7) as u8).collect();
         std::fs::write(&path, &bytes).unwrap();
-        let opening = Opening { path: &path, huge_pages: HugePages::Auto, advice: Advice::Normal };
+        let opening = Opening { path: &path, huge_pages: HugePages::Auto, advice: Advice::Normal, queue_depth: 8 };
         for io in Io::all() {
             let checked = open_and(io, &opening, Check(&bytes)).unwrap();
             assert_eq!(checked.is_some(), io.is_opened_afresh(), "{io}");

@@ -53,6 +53,8 @@ pub struct Config {
     pub threads: Vec<usize>,
     /// Reads that are done by one call. With 1 each is done for itself.
     pub batch: usize,
+    /// Reads of a batch that may be under way at a time, 1 to 1024.
+    pub queue_depth: u32,
     /// Rounds of a warm cell.
     pub rounds: usize,
     /// Rounds of a cold or limited cell.
@@ -78,6 +80,8 @@ pub struct Config {
     pub series: Option<Duration>,
     /// Where the limit of limited cells goes during a pass of a `series`, in the order of time.
     pub limit_changes: Vec<LimitChange>,
+    /// Whether what [`Io::AUTO`] decides is looked at during its passes, part by part of the file.
+    pub explain: bool,
     /// What makes the passes of limited cells. Without it they are skipped.
     pub helper: Option<Helper>,
     /// Only the cells of one of so many equal parts, counted from 1: a grid in pieces.
@@ -187,6 +191,7 @@ impl Config {
             references: self.references,
             threads: self.threads.clone(),
             batch: self.batch,
+            queue_depth: self.queue_depth,
             rounds: self.rounds,
             cold_rounds: self.cold_rounds,
             seed: self.seed,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::cache_state::{CacheState, DropMethod};
 use super::contender::Io;
 use super::machine::Machine;
+use super::pass::Explanation;
 use super::pattern::Pattern;
 use super::size::ByteSize;
 use super::summary::Spread;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub threads: Vec<usize>,
     /// Reads that are done by one call.
     pub batch: usize,
+    /// Reads of a batch that may have been under way at a time.
+    pub queue_depth: u32,
     /// Rounds of a warm cell.
     pub rounds: usize,
     /// Rounds of a cold or limited cell.
@@ -194,6 +197,8 @@ pub struct PassFigures {
     pub sys_s: f64,
     /// Throughput over time, where it was asked for.
     pub series: Option<SeriesFigures>,
+    /// What was decided meanwhile, where it was asked for and the contender decides.
+    pub explanation: Option<Explanation>,
 }
 
 /// A limit that is moved while a pass runs.

@@ -7,6 +7,7 @@
 //!
 //! The clock and the flag to stop are looked at once for every few hundred reads, so that looking costs nothing.
 
+mod explain;
 mod series;
 
 use std::hint::black_box;
@@ -25,6 +26,7 @@ use super::bare::BareMap;
 use super::contender::{Probe, Reader};
 use super::error::{Error, Result};
 use super::usage::Usage;
+pub use explain::{Explanation, Moment};
 use series::Feed;
 pub use series::{Series, SeriesPlan};
 
@@ -78,6 +80,8 @@ pub struct Job<'a> {
     pub close_look: bool,
     /// To read for a time instead of once, and to keep the throughput of each moment.
     pub series: Option<SeriesPlan>,
+    /// Whether what the reader decides is to be looked at while it reads, if it decides anything.
+    pub explain: bool,
     /// Set by someone else to end the pass at once.
     pub stop: &'a AtomicBool,
 }
@@ -96,6 +100,7 @@ impl<'a> Job<'a> {
             limit: Duration::MAX,
             close_look: false,
             series: None,
+            explain: false,
             stop,
         }
     }
@@ -137,6 +142,8 @@ pub struct Pass {
     pub latency_ns: Option<Histogram<u64>>,
     /// Throughput over time, where it was asked for.
     pub series: Option<Series>,
+    /// What the reader decided, where it was asked for.
+    pub explanation: Option<Explanation>,
 }
 
 /// Does a pass.
@@ -157,15 +164,17 @@ pub fn run<R: Reader>(reader: &R, job: &Job<'_>) -> Result<Pass> {
         (0..threads).map(|_| destination(job.block_bytes * job.batch.max(1))).collect::<Result<Vec<_>>>()?;
     let barrier = Barrier::new(threads);
     let barrier = &barrier;
-    let timed: Vec<Result<Timed>> = thread::scope(|scope| {
+    let (timed, explanation): (Vec<Result<Timed>>, _) = thread::scope(|scope| {
+        let watcher = job.explain.then(|| explain::Watcher::start(scope, reader));
         let mut running = Vec::with_capacity(threads);
         for (part, buffer) in parts.into_iter().zip(&mut buffers) {
             running.push(scope.spawn(move || timed_part(reader, part, buffer, job, barrier)));
         }
         let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-        running.into_iter().map(join).collect()
+        let timed = running.into_iter().map(join).collect();
+        (timed, watcher.and_then(explain::Watcher::end))
     });
-    sum(timed.into_iter().collect::<Result<Vec<_>>>()?)
+    Ok(Pass { explanation, ..sum(timed.into_iter().collect::<Result<Vec<_>>>()?)? })
 }
 
 /// A buffer on pages of its own, all of them touched.
@@ -221,6 +230,7 @@ fn sum(timed: Vec<Timed>) -> Result<Pass> {
         usage: Usage::default(),
         latency_ns: None,
         series: None,
+        explanation: None,
     };
     for Timed { usage, part, .. } in timed {
         pass.reads += part.walked.reads;

@@ -130,6 +130,10 @@ pub(crate) struct GridArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(BATCH_MAX)))]
     batch: u32,
 
+    /// Reads of a batch that may be under way at a time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    queue_depth: u32,
+
     /// Passes of each contender in a cell; the median is shown, with the least and the greatest
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
@@ -173,6 +177,10 @@ pub(crate) struct GridArgs {
     /// Let each pass last this long and keep its throughput over time; a working set that shifts does so half way
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with_all = ["latency", "pass_reads"])]
     series: Option<Duration>,
+
+    /// Show what auto decided, for which part of the file and when
+    #[arg(long)]
+    explain: bool,
 
     /// Move the limit of limited cells during each pass of a --series, such as 25%@4s,50%@8s
     #[arg(long, value_name = "PERCENT%@TIME,..", value_delimiter = ',', value_parser = parse_limit_change)]
@@ -222,6 +230,7 @@ pub(crate) struct GridPlan {
     pub(crate) references: bool,
     pub(crate) threads: Vec<usize>,
     pub(crate) batch: usize,
+    pub(crate) queue_depth: u32,
     pub(crate) rounds: usize,
     pub(crate) cold_rounds: usize,
     pub(crate) seed: u64,
@@ -234,6 +243,7 @@ pub(crate) struct GridPlan {
     pub(crate) warm_up: Duration,
     pub(crate) series: Option<Duration>,
     pub(crate) limit_changes: Vec<LimitChange>,
+    pub(crate) explain: bool,
     pub(crate) part: Option<(usize, usize)>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) report: Option<PathBuf>,
@@ -275,6 +285,9 @@ impl GridPlan {
         if args.json.is_some() && args.json == args.report {
             return Err(Failure::usage("--json and --report name the same file"));
         }
+        if args.explain && !args.io.contains(&Io::AUTO) {
+            return Err(Failure::usage("--explain: expected auto in --io, since nothing else decides"));
+        }
         check_series(&args)?;
         let rounds = usize::from(args.rounds);
         Ok(GridPlan {
@@ -286,6 +299,7 @@ impl GridPlan {
             references: !args.no_reference,
             threads: distinct(args.threads.into_iter().map(usize::from)),
             batch: args.batch as usize,
+            queue_depth: args.queue_depth,
             rounds,
             cold_rounds: args.cold_rounds.map_or(rounds.min(COLD_ROUNDS_DEFAULT), usize::from),
             seed: args.seed,
@@ -306,6 +320,7 @@ impl GridPlan {
             warm_up: args.warm_up,
             series: args.series,
             limit_changes: args.limit_change,
+            explain: args.explain,
             part: args.part,
             json: args.json,
             report: (!args.no_report).then(|| args.report.unwrap_or_else(|| DEFAULT_REPORT.into())),

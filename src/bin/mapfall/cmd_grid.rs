@@ -62,6 +62,7 @@ fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicB
         references: plan.references,
         threads: plan.threads.clone(),
         batch: plan.batch,
+        queue_depth: plan.queue_depth,
         rounds: plan.rounds,
         cold_rounds: plan.cold_rounds,
         seed: plan.seed,
@@ -74,6 +75,7 @@ fn measure_file(plan: &GridPlan, path: &Path, is_temporary: bool, stop: &AtomicB
         warm_up: plan.warm_up,
         series: plan.series,
         limit_changes: plan.limit_changes.clone(),
+        explain: plan.explain,
         helper: helper(),
         part: plan.part,
     };

@@ -14,6 +14,7 @@ mod cmd_salvage;
 mod cmd_verify;
 mod cmd_ycsb;
 mod console;
+mod explained;
 mod fail;
 mod interrupt;
 mod json;

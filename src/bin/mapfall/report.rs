@@ -1,6 +1,7 @@
 //! The report: one HTML file that needs nothing else.
 
 mod chart;
+mod heat;
 mod series;
 mod tables;
 
@@ -33,6 +34,9 @@ pub(crate) fn render(outcome: &Outcome) -> String {
     body += &section("Ratios", &tables::ratios(outcome));
     if let Some(choices) = tables::choices(outcome) {
         body += &section("Against the best and the worst choice", &choices);
+    }
+    if let Some(decided) = heat::render(outcome) {
+        body += &section("What auto decided", &decided);
     }
     if let Some(breakdown) = breakdown(outcome) {
         body += &section("Where the time goes", &breakdown);

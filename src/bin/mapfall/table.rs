@@ -8,6 +8,7 @@ use mapfall::workload::outcome::{Cell, CellKey, Choice, LatencyNs, Limited, Outc
 use mapfall::workload::size::ByteSize;
 use mapfall::workload::summary::Spread;
 
+use crate::explained;
 use crate::numbers::{gib_per_s, nanoseconds, seconds, times};
 
 /// What stands where there is no figure.
@@ -21,6 +22,7 @@ pub(crate) fn render(outcome: &Outcome) -> String {
         text += &group(outcome, key);
     }
     text += &choices(outcome);
+    text += &explained::render(outcome);
     text.push('\n');
     text += &foot(outcome);
     text

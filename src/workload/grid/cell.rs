@@ -154,6 +154,7 @@ impl<'a> Bench<'a> {
                     batch: self.config.batch,
                     limit: self.config.pass_limit,
                     close_look: key.cache == CacheState::Cold,
+                    explain: self.config.explain && kind != Kind::Skeleton,
                     series: self.config.series.map(|duration| SeriesPlan { duration, phases: key.pattern.phases() }),
                     ..Job::new(offsets, key.block_bytes as usize, self.stop)
                 };
@@ -262,8 +263,8 @@ impl<'a> Bench<'a> {
     }
 
     fn opening(&self) -> Opening<'a> {
-        let Config { path, huge_pages, advice, .. } = self.config;
-        Opening { path, huge_pages: *huge_pages, advice: *advice }
+        let &Config { ref path, huge_pages, advice, queue_depth, .. } = self.config;
+        Opening { path, huge_pages, advice, queue_depth }
     }
 
     /// Brings the file into the state that a pass begins with.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::workload::contender::{Io, Opening, Reader, ReaderTask, open_and};
 use crate::workload::error::{Error, Result};
-use crate::workload::pass::{self, End, Job, Kind, Pass, Series, SeriesPlan};
+use crate::workload::pass::{self, End, Explanation, Job, Kind, Pass, Series, SeriesPlan};
 use crate::workload::pattern::{Extent, Pattern};
 use crate::workload::usage::Usage;
 use crate::{Advice, BlockIo, HugePages, IoOptions};
@@ -32,6 +32,7 @@ pub(super) struct Request {
     pub(super) extent: Extent,
     pub(super) seed: u64,
     pub(super) batch: usize,
+    pub(super) queue_depth: u32,
     #[serde(with = "HugePagesName")]
     pub(super) huge_pages: HugePages,
     #[serde(with = "AdviceName")]
@@ -44,6 +45,7 @@ pub(super) struct Request {
     pub(super) warm_up_limit: Duration,
     pub(super) pass_limit: Duration,
     pub(super) series: Option<Duration>,
+    pub(super) explain: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -86,6 +88,7 @@ pub(super) struct Done {
     /// The values of the histogram, and how often each was there.
     latency_ns: Option<Vec<(u64, u64)>>,
     slice_bytes: Option<Vec<u64>>,
+    explanation: Option<Explanation>,
     pub(super) fallback_reads: u64,
 }
 
@@ -102,6 +105,7 @@ impl Done {
             usage: pass.usage,
             latency_ns: pass.latency_ns.map(values),
             slice_bytes: pass.series.map(|series| series.slice_bytes),
+            explanation: pass.explanation,
             fallback_reads,
         }
     }
@@ -122,6 +126,7 @@ impl Done {
             usage: self.usage,
             latency_ns: self.latency_ns.map(histogram),
             series: self.slice_bytes.map(|slice_bytes| Series { slice_bytes }),
+            explanation: self.explanation,
         }
     }
 }
@@ -154,7 +159,7 @@ impl Request {
         let warm_up = self.warm_up_offsets();
         let offsets = self.pattern.offsets_of(&self.extent, self.seed);
         self.fill(path)?;
-        let opening = Opening { path, huge_pages: self.huge_pages, advice: self.advice };
+        let opening = Opening { path, huge_pages: self.huge_pages, advice: self.advice, queue_depth: self.queue_depth };
         let task = Measure { request: self, warm_up, offsets, started };
         let refused = || Error::system("answer about", path)(io::Error::other(format!("{} has no form here", self.io)));
         open_and(self.io, &opening, task)?.ok_or_else(refused)?
@@ -210,7 +215,8 @@ impl ReaderTask for Measure<'_> {
         let warm_up = pass::run(reader, &Job { limit: self.request.warm_up_limit, ..job(&self.warm_up) })?;
         let kind = if self.request.latency { Kind::Latency } else { Kind::Copy };
         let series = self.request.series.map(|duration| SeriesPlan { duration, phases: pattern.phases() });
-        let job = Job { kind, limit: self.request.pass_limit, series, ..job(&self.offsets) };
+        let Request { explain, pass_limit: limit, .. } = *self.request;
+        let job = Job { kind, limit, series, explain, ..job(&self.offsets) };
         let fallback_reads = reader.fallback_reads();
         let told = (self.started)(&Reply::Started { warm_up_reads: warm_up.reads });
         told.map_err(Error::system("answer on", "standard output"))?;
@@ -230,6 +236,7 @@ mod tests {
             extent: Extent { blocks: 100, block_bytes: 512, reads: 100, threads: 2 },
             seed: 7,
             batch: 1,
+            queue_depth: 64,
             huge_pages: HugePages::Auto,
             advice: Advice::Random,
             latency: false,
@@ -238,6 +245,7 @@ mod tests {
             warm_up_limit: Duration::from_secs(10),
             pass_limit: Duration::from_secs(10),
             series: None,
+            explain: false,
         }
     }
 
@@ -278,6 +286,14 @@ mod tests {
         let Some(Reply::Done(done)) = replies.into_iter().last() else { panic!() };
         let pass = done.into_pass();
         assert!(pass.reads > 0 && pass.series.is_some_and(|series| series.slice_bytes.len() == 2));
+    }
+
+    #[test]
+    fn what_was_decided_comes_over_the_pipe() {
+        let replies = served(&Request { io: Io::AUTO, explain: true, ..request(Pattern::Rand) });
+        let Some(Reply::Done(done)) = replies.into_iter().last() else { panic!() };
+        let explanation = done.into_pass().explanation.unwrap();
+        assert_eq!(explanation.moments.last().unwrap().parts.len(), 1, "{explanation:?}");
     }
 
     #[test]

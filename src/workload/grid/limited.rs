@@ -103,6 +103,7 @@ impl Bench<'_> {
                     extent,
                     seed: config.seed_of(round),
                     batch: config.batch,
+                    queue_depth: config.queue_depth,
                     huge_pages: config.huge_pages,
                     advice: config.advice,
                     latency: config.latency,
@@ -111,6 +112,7 @@ impl Bench<'_> {
                     warm_up_limit: config.warm_up,
                     pass_limit: config.pass_limit,
                     series: config.series,
+                    explain: config.explain,
                 };
                 let set = |bytes| limit.set(bytes).map_err(Error::system("set the limit of", limit.group()));
                 set(limit_bytes)?;

@@ -156,6 +156,7 @@ impl Tally {
             user_s: pass.usage.user_s,
             sys_s: pass.usage.sys_s,
             series: pass.series.as_ref().map(|series| series::figures(series, &self.changes)),
+            explanation: pass.explanation.clone(),
         }
     }
 
@@ -245,7 +246,16 @@ mod tests {
     fn pass(ms: u64, reads: u64, checksum: u64) -> Pass {
         let end = if reads == 1024 { End::Complete } else { End::LimitReached };
         let elapsed = Duration::from_millis(ms);
-        Pass { elapsed, reads, checksum, end, usage: Usage::default(), latency_ns: None, series: None }
+        Pass {
+            elapsed,
+            reads,
+            checksum,
+            end,
+            usage: Usage::default(),
+            latency_ns: None,
+            series: None,
+            explanation: None,
+        }
     }
 
     fn tally() -> Tally {
