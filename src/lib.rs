@@ -22,6 +22,8 @@
 //! Linux on x86-64 and aarch64 has the map. On other processors Linux builds serve every file by `pread(2)`.
 
 mod cache;
+#[cfg(mapfall_canary)]
+mod canary;
 mod checksum;
 mod error;
 mod extent;

@@ -153,6 +153,59 @@ fn readers_of_a_device_that_fails_and_recovers() {
     assert_eq!((stats.failed_reads, stats.reads), (5 * 4 * 50, 5 * (4 * 50 + 4)));
 }
 
+/// Rounds of a device that fails and works again, in places that change, by every path that reads through the map.
+/// `MAPFALL_FUSE_ROUNDS=100000 cargo test --release --test fuse -- --ignored --nocapture very_many` is the long run.
+fn rounds(rounds: u64) {
+    let Some(mut device) = mount("rounds of a failing device", false) else { return };
+    let files: [Box<dyn BlockIo>; 2] =
+        [Box::new(open(&device)), Box::new(IoOptions::new().open_auto(device.path()).unwrap())];
+    let page = rustix::param::page_size() as u64;
+    let mut random = 1_u64;
+    let mut below = |limit: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % limit
+    };
+    let (mut worked, mut failed) = (0, 0);
+    for _ in 0..rounds {
+        // A few regions, so that there are reads of those that were suspect before.
+        let start = below(16) * REGION_BYTES + below(REGION_BYTES / page / 2) * page;
+        let broken = start..start + (1 + below(4)) * page;
+        device.fails(broken.clone());
+        for file in &files {
+            let len = 1 + below(2 * page) as usize;
+            fails_with(libc::EIO, &**file, broken.start + below(broken.end - broken.start), len);
+            works(&**file, below(16) * REGION_BYTES + REGION_BYTES / 4 * 3 + below(page), len);
+        }
+        device.recovers();
+        for file in &files {
+            works(&**file, broken.start, (broken.end - broken.start) as usize);
+        }
+        worked += 4;
+        failed += 2;
+    }
+    let stats: Vec<_> = files.iter().map(|file| stats(&**file)).collect();
+    assert_eq!(
+        stats.iter().map(|stats| (stats.reads, stats.failed_reads)).collect::<Vec<_>>(),
+        [(rounds * 2, rounds); 2]
+    );
+    let faults: u64 = stats.iter().filter_map(|stats| stats.map.as_ref()).map(|map| map.faults_recovered).sum();
+    say(&format!("{rounds} rounds: {worked} reads worked, {failed} failed as they must, {faults} faults recovered"));
+    if maps_files("the map's part of rounds of a failing device") {
+        assert!(faults > 0);
+    }
+}
+
+#[test]
+fn rounds_of_a_device_that_fails_and_recovers() {
+    rounds(200);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn very_many_rounds_of_a_device_that_fails_and_recovers() {
+    rounds(std::env::var("MAPFALL_FUSE_ROUNDS").map_or(100_000, |rounds| rounds.parse().unwrap()));
+}
+
 #[test]
 fn when_too_much_has_failed_the_whole_map_steps_down_for_a_while() {
     let Some(mut device) = mount("a map that steps down", false) else { return };

@@ -9,7 +9,8 @@ use std::path::Path;
 use mapfall::FallbackReason;
 
 /// The library's modules, lowest first. Each uses only those before it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
+    "canary",
     "error",
     "checksum",
     "extent",

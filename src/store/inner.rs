@@ -200,6 +200,10 @@ impl Inner {
         self.volume.address_of(old).iter().for_each(|address| self.volume.forget(address));
         meta.live_pages += u64::from(new.is_live());
         meta.live_pages -= u64::from(old.is_live());
+        #[cfg(mapfall_canary)]
+        if crate::canary::planted("free_not_held_back") && !meta.changes.contains_key(&page) {
+            self.free_entry(meta, old);
+        }
         if let Some(change) = meta.changes.insert(page, new) {
             debug_assert_eq!(change, old, "page {page}");
             self.free_entry(meta, change);

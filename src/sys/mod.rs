@@ -12,6 +12,7 @@
 //! | `racing` | copies of bytes that may change meanwhile | assembly on addresses, or atomics |
 //! | `residency` | `cachestat`, `mincore` | the kernel writes only into buffers of the right size |
 //! | `ring` | buffers that the kernel writes to after a call | the call does not end before the kernel has |
+//! | `shared` | words in a mapping that other processes have | it is sealed, and lends nothing but `&[AtomicU64]` |
 //! | `zeroed` | anonymous memory, used as pairs of atomics | it owns the range, and lends nothing but `&` |
 
 pub(crate) mod copy;
@@ -24,6 +25,8 @@ pub(crate) mod process;
 mod racing;
 pub(crate) mod residency;
 pub(crate) mod ring;
+#[cfg(feature = "workload")]
+pub(crate) mod shared;
 pub(crate) mod sync;
 pub(crate) mod window;
 pub(crate) mod zeroed;

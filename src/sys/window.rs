@@ -233,6 +233,10 @@ impl Window {
                 _ => Copied::Faulted { at_byte: buf.len() - copy.left_bytes },
             };
         }
+        #[cfg(mapfall_canary)]
+        if crate::canary::planted("no_end_check") {
+            return Copied::Whole;
+        }
         match (buf.last(), copy.probed) {
             (Some(0), _) if is_far && self.can_touch(probe) => Copied::Probed,
             (Some(0), _) => Copied::TailUnproven,

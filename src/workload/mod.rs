@@ -1,6 +1,6 @@
 //! The measuring code behind `mapfall grid` and the benches: passes over a file by several paths, under equal terms;
-//! the simulation behind `mapfall cache-sim` ([`cache_sim`] over a [`trace`]); and the driver behind `mapfall ycsb`
-//! ([`ycsb`]).
+//! the simulation behind `mapfall cache-sim` ([`cache_sim`] over a [`trace`]); the driver behind `mapfall ycsb`
+//! ([`ycsb`]); and the attacks behind `mapfall torture` ([`torture`]).
 //!
 //! The parts, each usable alone: a file of incompressible [`content`], [`pattern`]s of offsets made before the clock
 //! starts, [`contender`]s (the paths that are compared), one timed [`pass`], the state of the page cache before it
@@ -22,6 +22,7 @@ pub mod pass;
 pub mod pattern;
 pub mod size;
 pub mod summary;
+pub mod torture;
 pub mod trace;
 pub mod usage;
 pub mod ycsb;

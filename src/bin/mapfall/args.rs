@@ -22,6 +22,7 @@ use crate::cmd_dump::DumpArgs;
 use crate::cmd_grid_pass::GridPassArgs;
 use crate::cmd_info::InfoArgs;
 use crate::cmd_salvage::SalvageArgs;
+use crate::cmd_torture::{ChangerArgs, TortureArgs};
 use crate::cmd_verify::VerifyArgs;
 use crate::cmd_ycsb::YcsbArgs;
 use crate::fail::{EXIT_CODES, Failure};
@@ -83,6 +84,18 @@ pub(crate) enum Command {
     /// YCSB's workloads on a store or on the bare I/O layer: load, run, compare, trace
     #[command(after_help = EXIT_CODES)]
     Ycsb(YcsbArgs),
+    /// Try to break what the library promises, and check every answer: file, sim
+    #[command(after_help = EXIT_CODES)]
+    Torture(TortureArgs),
+    /// The process that changes the file, for mapfall torture file
+    #[command(hide = true)]
+    TortureChanger(ChangerArgs),
+}
+
+impl Command {
+    pub(crate) fn simulates(&self) -> bool {
+        matches!(self, Command::Torture(args) if args.simulates())
+    }
 }
 
 /// What was typed after `mapfall grid`.

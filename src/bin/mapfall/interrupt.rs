@@ -20,6 +20,15 @@ pub(crate) fn flag() -> Result<Arc<AtomicBool>, Failure> {
     Ok(flag)
 }
 
+/// The same, without a word: for a process beside another one that says it.
+pub(crate) fn silent_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = flag.clone();
+    ctrlc::set_handler(move || seen.store(true, Relaxed))
+        .map_err(|error| Failure::while_running(format!("cannot install a handler for Ctrl-C: {error}")))?;
+    Ok(flag)
+}
+
 /// Does work that looks at no flag in a thread of its own, and leaves it behind when the user wants the program to end.
 /// So it must leave nothing half done: it only reads, or writes what its caller removes.
 pub(crate) fn unless_interrupted<T: Send + 'static>(

@@ -11,6 +11,7 @@ mod cmd_grid;
 mod cmd_grid_pass;
 mod cmd_info;
 mod cmd_salvage;
+mod cmd_torture;
 mod cmd_verify;
 mod cmd_ycsb;
 mod console;
@@ -52,7 +53,6 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode, Failure> {
-    start_log()?;
     let cli = match Cli::try_parse_from(cmd_ycsb::spelled(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return Err(Failure::usage(args::one_line(&error))),
@@ -62,6 +62,7 @@ fn run() -> Result<ExitCode, Failure> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    start_log(&cli.command)?;
     match cli.command {
         Command::Grid(args) => cmd_grid::run(args),
         Command::GridPass(args) => cmd_grid_pass::run(&args),
@@ -73,15 +74,19 @@ fn run() -> Result<ExitCode, Failure> {
         Command::Compact(args) => cmd_compact::run(&args),
         Command::Dump(args) => cmd_dump::run(&args),
         Command::Ycsb(args) => cmd_ycsb::run(args),
+        Command::Torture(args) => cmd_torture::run(args),
+        Command::TortureChanger(args) => cmd_torture::change(&args),
     }
 }
 
-/// Log lines go to standard error, those that `MAPFALL_LOG` asks for; by default warnings and errors.
-fn start_log() -> Result<(), Failure> {
+/// Log lines go to standard error, those that `MAPFALL_LOG` asks for; by default warnings and errors. What simulated
+/// devices do to stores is no news.
+fn start_log(command: &Command) -> Result<(), Failure> {
     const VARIABLE: &str = "MAPFALL_LOG";
     let filter = match std::env::var(VARIABLE) {
         Ok(text) => EnvFilter::try_new(&text)
             .map_err(|error| Failure::usage(format!("{VARIABLE}: expected a filter such as mapfall=debug: {error}")))?,
+        Err(_) if command.simulates() => return Ok(()),
         Err(_) => EnvFilter::new("warn"),
     };
     let stderr = std::io::stderr;

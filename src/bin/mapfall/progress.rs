@@ -73,6 +73,20 @@ pub(crate) fn pages(doing: &str, pages: u64) -> ProgressBar {
     bar
 }
 
+/// A line of counters.
+pub(crate) fn counters() -> ProgressBar {
+    let bar = new_bar(0);
+    bar.set_style(style("{spinner} {msg}"));
+    bar
+}
+
+/// A bar for seeds that are run.
+pub(crate) fn seeds(seeds: u64) -> ProgressBar {
+    let bar = new_bar(seeds);
+    bar.set_style(style("{wide_bar} {human_pos} of {human_len} seeds, {eta} left"));
+    bar
+}
+
 /// A bar for bytes that are written.
 pub(crate) fn writing(len_bytes: u64) -> ProgressBar {
     let bar = new_bar(len_bytes);
