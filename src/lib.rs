@@ -22,10 +22,15 @@
 //! Linux on x86-64 and aarch64 has the map. On other processors Linux builds serve every file by `pread(2)`.
 
 mod cache;
+#[cfg(mapfall_canary)]
+mod canary;
 mod checksum;
 mod error;
 mod extent;
 mod format;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
 mod map_options;
 mod options;

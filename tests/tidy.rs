@@ -9,7 +9,8 @@ use std::path::Path;
 use mapfall::FallbackReason;
 
 /// The library's modules, lowest first. Each uses only those before it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 16] = [
+    "canary",
     "error",
     "checksum",
     "extent",
@@ -23,6 +24,7 @@ const LAYERS: [&str; 14] = [
     "format",
     "tree",
     "store",
+    "fuzzing",
     "workload",
 ];
 

@@ -226,12 +226,20 @@ impl Window {
         // nobody gets a reference into our mappings, so it is no part of them. A mapping is published only after
         // the handler is installed.
         let copy = unsafe { copy_recoverable(source, buf.as_mut_ptr(), buf.len(), probe) };
+        #[cfg(mapfall_canary)] // a planted bug: and one that a fault ended
+        if crate::canary::sings("copy_race") {
+            return Copied::Whole;
+        }
         if copy.left_bytes > 0 {
             return match copy.probed {
                 PROBE_TRAPPED if is_far => Copied::EndFaulted { len_bytes: bound_bytes as u64 },
                 PROBE_TRAPPED => Copied::Faulted { at_byte: buf.len() - 1 },
                 _ => Copied::Faulted { at_byte: buf.len() - copy.left_bytes },
             };
+        }
+        #[cfg(mapfall_canary)] // a planted bug: a block that ends in zeros is believed
+        if crate::canary::sings("safe_mmap") {
+            return Copied::Whole;
         }
         match (buf.last(), copy.probed) {
             (Some(0), _) if is_far && self.can_touch(probe) => Copied::Probed,
