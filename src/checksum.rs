@@ -126,7 +126,7 @@ impl FromStr for ChecksumKind {
         ChecksumKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| Error::InvalidOption {
             option: "checksum",
             expected: "crc32 or xxh3",
-            found: text.to_owned(),
+            found: text.escape_debug().to_string(),
         })
     }
 }
@@ -318,6 +318,8 @@ mod tests {
 
         let refused = "CRC32".parse::<ChecksumKind>().unwrap_err();
         assert!(matches!(refused, Error::InvalidOption { option: "checksum", .. }), "{refused}");
+        let lines = "crc\n32".parse::<ChecksumKind>().unwrap_err().to_string();
+        assert!(!lines.contains('\n'), "a message is a line: {lines:?}");
         let named = |kind: ChecksumKind| refused.to_string().contains(kind.name());
         assert!(ChecksumKind::ALL.into_iter().all(named), "{refused}");
     }

@@ -28,6 +28,9 @@ mod checksum;
 mod error;
 mod extent;
 mod format;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod io;
 mod map_options;
 mod options;

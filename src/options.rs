@@ -72,7 +72,7 @@ impl FromStr for IoMode {
     /// [`Error::InvalidOption`].
     fn from_str(name: &str) -> Result<Self> {
         let expected = "pread, mmap, auto, uring or direct";
-        let unknown = || Error::InvalidOption { option: "mode", expected, found: name.to_owned() };
+        let unknown = || Error::InvalidOption { option: "mode", expected, found: name.escape_debug().to_string() };
         IoMode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(unknown)
     }
 }

@@ -231,8 +231,8 @@ fn moments(cell: &Value) -> &[Value] {
 fn what_auto_decides_is_shown() {
     let dir = scratch();
     data(dir.path(), 8 * MIB);
-    let words = "--block 4KiB --pattern rand --cache warm --io pread,auto --rounds 1 --no-reference --explain --batch 8 \
-                 --queue-depth 4";
+    let words = "--block 4KiB --pattern rand --cache warm --io pread,auto --rounds 1 --no-reference --explain \
+                 --batch 8 --queue-depth 4";
     let (table, outcome) = grid(dir.path(), words);
     assert_eq!(outcome["config"]["queue_depth"], 4);
     let [pread, auto] = cells(&outcome) else { panic!("{outcome}") };

@@ -9,7 +9,7 @@ use std::path::Path;
 use mapfall::FallbackReason;
 
 /// The library's modules, lowest first. Each uses only those before it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "canary",
     "error",
     "checksum",
@@ -24,6 +24,7 @@ const LAYERS: [&str; 15] = [
     "format",
     "tree",
     "store",
+    "fuzzing",
     "workload",
 ];
 

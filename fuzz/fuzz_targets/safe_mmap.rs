@@ -11,6 +11,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use mapfall::{BatchRead, BlockIo, Error, IoOptions, MmapFile, PreadFile, Result, SyncKind};
 use mapfall_fuzz::choices::{Fill, Length, Place, Setup};
+use mapfall_fuzz::exhaustive;
 use mapfall_fuzz::hand::Hand;
 use mapfall_fuzz::model::Model;
 
@@ -36,7 +37,7 @@ enum By {
     Other,
 }
 
-#[derive(Arbitrary, Debug)]
+#[derive(Arbitrary, Clone, Debug)]
 enum Step {
     Write {
         by: By,
@@ -99,7 +100,52 @@ struct Run<'a> {
     syncs_left: u32,
 }
 
-fuzz_target!(|plan: Plan| {
+/// Operations of which every short sequence is tried, on a file of two pages and a bit.
+const ALPHABET: [Step; 16] = {
+    use Fill::{Mixed, MixedThenZeros, Zeros};
+    use Length::{Few, Pages, ToEnd};
+    use Place::{Border, End, Start};
+    const SECOND: Place = Border { kind: 0, number: 1, nudge: 0 };
+    [
+        Step::Write { by: By::Map, at: End(0), len: Few(100), fill: Mixed(1) },
+        Step::Write {
+            by: By::Other,
+            at: SECOND,
+            len: Pages { count: 1, nudge: 0 },
+            fill: MixedThenZeros { seed: 3, zeros: 9 },
+        },
+        Step::Write { by: By::Other, at: End(100), len: Few(9), fill: Zeros },
+        Step::SetLen { by: By::Map, to: End(-50) },
+        Step::SetLen { by: By::Pread, to: SECOND },
+        Step::SetLen { by: By::Other, to: Start(100) },
+        Step::SetLen { by: By::Other, to: Start(0) },
+        Step::SetLen { by: By::Other, to: Border { kind: 2, number: 1, nudge: 1 } },
+        Step::SetLenFar { by: By::Other, bits: 2 },
+        Step::Regrow { cut: Start(50), to: Border { kind: 0, number: 2, nudge: 77 } },
+        Step::Punch { at: SECOND, len: Pages { count: 1, nudge: 0 } },
+        Step::Read { at: SECOND, len: ToEnd(0) },
+        Step::Read { at: Start(1), len: ToEnd(1) },
+        Step::DropPages,
+        Step::Sync { by: By::Other, all: false },
+        Step::Reopen(Setup::PLAIN),
+    ]
+};
+
+fuzz_target!(
+    init: exhaustive::if_wanted(&ALPHABET, |steps| {
+        let begun = Step::Write {
+            by: By::Other,
+            at: Place::Start(0),
+            len: Length::Pages { count: 2, nudge: 77 },
+            fill: Fill::Mixed(7),
+        };
+        let steps = std::iter::once(&begun).chain(steps).cloned().collect();
+        check(&Plan { setup: Setup::PLAIN, steps });
+    }),
+    |plan: Plan| check(&plan)
+);
+
+fn check(plan: &Plan) {
     let (file, path) = mapfall_fuzz::nameless_file();
     let mut run = Run {
         path: &path,
@@ -118,7 +164,7 @@ fuzz_target!(|plan: Plan| {
     }
     run.read_samples();
     run.check_stats();
-});
+}
 
 impl Run<'_> {
     fn step(&mut self, step: &Step) {

@@ -16,6 +16,9 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// As most maps are.
+    pub const PLAIN: Setup = Setup { range_mib: None, huge_pages: 0, advice: 0, handler: 0 };
+
     pub fn options(self) -> IoOptions {
         let huge_pages = [HugePages::Auto, HugePages::On, HugePages::Off][self.huge_pages as usize % 3];
         let advice = [Advice::Normal, Advice::Random, Advice::Sequential][self.advice as usize % 3];

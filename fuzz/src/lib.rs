@@ -1,7 +1,12 @@
 //! What the fuzz targets share: a model of a file, the numbers that are worth trying, and a file for one run.
 
+pub mod children;
 pub mod choices;
+pub mod exhaustive;
+pub mod file;
+pub mod forged;
 pub mod hand;
+pub mod heap;
 pub mod model;
 
 use std::fs::File;

@@ -112,6 +112,8 @@ fn take_number(rest: &mut &[u8], limit: u64, what: &str) -> Result<u64> {
         number |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             let needless = index > 0 && *byte == 0;
+            #[cfg(mapfall_canary)] // a planted bug
+            let needless = needless && !crate::canary::planted("address");
             if needless || number >= limit {
                 return Err(invalid(format!("expected {what} below {limit} without needless bytes, found {number}")));
             }

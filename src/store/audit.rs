@@ -43,15 +43,25 @@ impl<'a> Audit<'a> {
         contents: bool,
         progress: &'a mut dyn FnMut(&VerifyReport),
     ) -> Self {
-        let units = || Units::new(end);
         let report = VerifyReport {
             generation: slot.generation,
             unit_bytes: volume.geometry.unit_bytes,
             units: end,
             ..VerifyReport::default()
         };
-        let (claimed, mapped, seen, unread, buf) = (units(), units(), units(), Vec::new(), Vec::new());
-        let mut audit = Audit { volume, slot, end, contents, claimed, mapped, seen, report, progress, unread, buf };
+        let mut audit = Audit {
+            volume,
+            slot,
+            end,
+            contents,
+            claimed: Units::default(),
+            mapped: Units::default(),
+            seen: Units::default(),
+            report,
+            progress,
+            unread: Vec::new(),
+            buf: Vec::new(),
+        };
         let header = Extent { start: 0, len: volume.geometry.data_start_units().min(end) };
         // An empty set has room for it.
         let _ = audit.claimed.claim(header);
@@ -150,7 +160,7 @@ impl<'a> Audit<'a> {
 
     /// Something that a kept checkpoint has must be the last one's too, or held.
     fn kept_claim(&mut self, part: Part, extent: Extent) -> bool {
-        let held = self.claimed.contains_all(extent);
+        let held = extent.end() <= self.end && self.claimed.contains_all(extent);
         if !held {
             let text = "a kept checkpoint has it, and nothing keeps it from being used again".to_owned();
             self.problem(ProblemKind::NotInMap, part, self.volume.geometry.offset(extent.start), text);
@@ -308,14 +318,14 @@ impl<'a> Audit<'a> {
     /// Holds what is referred to against the space map. `all_blocks`: the embedder named all of its blocks.
     pub(super) fn compare(&mut self, all_blocks: bool) {
         let geometry = self.volume.geometry;
-        let claimed = std::mem::replace(&mut self.claimed, Units::new(0));
-        let mapped = std::mem::replace(&mut self.mapped, Units::new(0));
-        for extent in claimed.without(&mapped, 0) {
+        let claimed = std::mem::take(&mut self.claimed);
+        let mapped = std::mem::take(&mut self.mapped);
+        for extent in claimed.without(&mapped, 0, self.end) {
             let text = format!("{} units are in use, and free in the space map", extent.len);
             self.problem(ProblemKind::NotInMap, Part::SpaceMap, geometry.offset(extent.start), text);
         }
         let (mut unclaimed, raw_units) = (0, self.slot.raw_units);
-        for extent in mapped.without(&claimed, 0) {
+        for extent in mapped.without(&claimed, 0, self.end) {
             unclaimed += extent.len;
             if all_blocks {
                 let text = format!("nothing refers to {} units", extent.len);

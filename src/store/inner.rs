@@ -13,7 +13,7 @@
 //!
 //! So `changes` is all that a checkpoint needs, and its cut is to take it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -99,6 +99,8 @@ pub(super) struct Freed {
 #[derive(Debug, Default)]
 pub(super) struct FreePages {
     pub(super) known: Vec<u64>,
+    /// Freed in leaves that were not looked at.
+    pub(super) later: BTreeSet<u64>,
     /// Leaves of the page table from here on were not looked at.
     pub(super) scanned_leaves: u64,
     /// Pages from here on are not in the table that the store was opened with.
@@ -109,7 +111,7 @@ impl Inner {
     pub(super) fn new(volume: Arc<Volume>, committed: Slot, names: Names, space: Space) -> Self {
         let ids = FreePages { limit_at_open: committed.page_limit, ..FreePages::default() };
         Inner {
-            table: Table::new(committed.page_limit),
+            table: Table::new(committed.page_limit, &volume),
             sequence: AtomicU64::new(committed.sequence),
             poison: OnceLock::new(),
             checkpoint_ended: Condvar::new(),
@@ -222,7 +224,9 @@ impl Inner {
     pub(super) fn reserve_units(&self, meta: &Meta) -> u64 {
         let geometry = self.volume.geometry;
         let inner = |leaves: u64| leaves + leaves.div_ceil(64) + 8;
-        let table = inner(self.table.limit() / geometry.leaf_pages() + 1);
+        // A limit says nothing of how many leaves there are.
+        let leaves = (self.table.limit() / geometry.leaf_pages()).min(self.table.leaves_at_most());
+        let table = inner(leaves + 1);
         let map = inner(meta.space.end() / geometry.leaf_units() + 2);
         let kept = meta.names.0.len() as u64;
         let changes = (meta.changes.len() + meta.blocks.len()) as u64;

@@ -207,9 +207,10 @@ impl Pages {
         };
         inner.install(&mut meta, page.0, old, Entry::ABSENT);
         let leaf = page.0 / inner.volume.geometry.leaf_pages();
-        // Others are found when their leaf is looked at.
         if leaf < meta.ids.scanned_leaves || page.0 >= meta.ids.limit_at_open {
             meta.ids.known.push(page.0);
+        } else {
+            meta.ids.later.insert(page.0);
         }
         Ok(())
     }
@@ -218,22 +219,39 @@ impl Pages {
     ///
     /// An item is an error where a node of the page table cannot be read; the iterator goes on behind that node.
     pub fn iter(&self) -> impl Iterator<Item = Result<PageId>> + use<> {
-        let inner = self.inner.clone();
-        live_pages(inner.volume.geometry.leaf_pages(), inner.table.limit(), move |page| {
+        let (inner, same) = (self.inner.clone(), self.inner.clone());
+        let next_leaf = move |leaf| same.table.next_leaf(&same.volume, &*same, leaf);
+        live_pages(inner.volume.geometry.leaf_pages(), inner.table.limit(), next_leaf, move |page| {
             inner.table.entry(&inner.volume, &*inner, page)
         })
     }
 }
 
-/// The numbers of live pages. After an error the rest of its leaf is left out.
+/// The numbers of live pages. After an error the rest of its leaf, or of what is below its node, is left out.
+///
+/// `next_leaf` is the first leaf from one on that may have pages: a limit says nothing of how many there are.
 pub(super) fn live_pages(
     leaf_pages: u64,
     limit: u64,
+    next_leaf: impl Fn(u64) -> Result<Option<u64>, (Error, u64)>,
     entry: impl Fn(u64) -> Result<Entry>,
 ) -> impl Iterator<Item = Result<PageId>> {
     let mut next = 0;
     std::iter::from_fn(move || {
         while next < limit {
+            if next.is_multiple_of(leaf_pages) {
+                let first = |leaf: u64| leaf.saturating_mul(leaf_pages);
+                next = match next_leaf(next / leaf_pages) {
+                    Ok(leaf) => leaf.map_or(limit, first),
+                    Err((error, behind)) => {
+                        next = first(behind);
+                        return Some(Err(error));
+                    }
+                };
+                if next >= limit {
+                    break;
+                }
+            }
             let page = next;
             next += 1;
             match entry(page) {
@@ -276,12 +294,13 @@ impl Inner {
         let leaf_pages = self.volume.geometry.leaf_pages();
         let next = tree::first_with_room(nodes, root, from, leaf_pages)?;
         let mut meta = self.meta.lock();
-        // Nobody frees a page of a leaf that was passed over without its being looked at later.
-        let passed = next.min(meta.ids.limit_at_open.div_ceil(leaf_pages));
-        for leaf in meta.ids.scanned_leaves..passed {
-            self.push_free_pages(&mut meta, leaf);
-        }
-        meta.ids.scanned_leaves = meta.ids.scanned_leaves.max(passed);
+        let ids = &mut meta.ids;
+        let passed = next.min(ids.limit_at_open.div_ceil(leaf_pages));
+        // Of leaves that were passed over, what was freed since. The lowest number is given out first.
+        let behind = ids.later.split_off(&(passed * leaf_pages));
+        let freed = std::mem::replace(&mut ids.later, behind);
+        ids.known.extend(freed.into_iter().rev());
+        ids.scanned_leaves = ids.scanned_leaves.max(passed);
         Ok(next)
     }
 
@@ -291,11 +310,13 @@ impl Inner {
         let leaf_pages = self.volume.geometry.leaf_pages();
         if leaf == meta.ids.scanned_leaves && leaf * leaf_pages < meta.ids.limit_at_open {
             self.push_free_pages(&mut meta, leaf);
+            let behind = meta.ids.later.split_off(&((leaf + 1) * leaf_pages));
+            meta.ids.later = behind;
             meta.ids.scanned_leaves = leaf + 1;
         }
     }
 
-    /// Those of them that are in memory: a leaf that is not has no page that was freed since the store was opened.
+    /// Those of a leaf that is in memory.
     fn push_free_pages(&self, meta: &mut Meta, leaf: u64) {
         let leaf_pages = self.volume.geometry.leaf_pages();
         let pages = leaf * leaf_pages..((leaf + 1) * leaf_pages).min(meta.ids.limit_at_open);

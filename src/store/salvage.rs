@@ -144,6 +144,9 @@ impl Salvage {
     fn write(&mut self, io: Box<dyn BlockIo>, path: Arc<Path>, progress: &mut dyn FnMut(&SalvageReport)) -> Result<()> {
         self.report.generation = self.slot.generation;
         let superblock = self.source.superblock;
+        // What is behind the file's end is lost, however far the checkpoint says that it goes.
+        let file_units = self.source.io.len()? / u64::from(self.source.geometry.unit_bytes);
+        self.slot.end_units = self.slot.end_units.min(file_units).max(self.source.geometry.data_start_units());
         let slot = Slot {
             generation: self.slot.generation,
             sequence: self.slot.sequence,
@@ -172,7 +175,7 @@ impl Salvage {
             let nodes = self.source.nodes(Part::PageTable);
             let leaf_pages = self.source.geometry.leaf_pages();
             let lost = &mut self.report.numbers_lost;
-            walk(nodes, &tree, 0, &mut |node| {
+            let walked = walk(nodes, &tree, 0, &mut |node| {
                 let readable = match node.height {
                     0 => nodes.read_leaf(&node.child).map(|words| match decode_entries(&self.source, &words) {
                         Some(entries) => {
@@ -193,7 +196,11 @@ impl Salvage {
                     lost.push((first, last - 1));
                 }
                 Ok(Flow::Past)
-            })?;
+            });
+            match walked {
+                Err(Error::Corrupt { .. }) if limit > 0 => lost.push((0, limit - 1)),
+                walked => walked?,
+            }
         }
         for (leaf, entries) in leaves {
             let first = leaf.saturating_mul(self.source.geometry.leaf_pages()).min(PAGES_MAX);
@@ -245,13 +252,14 @@ impl Salvage {
         self.report.space_map_damaged = damaged;
         let mut used = audit.mapped;
         if damaged {
-            used = Units::new(self.slot.end_units);
+            used = Units::default();
             let all = Extent { start: 0, len: self.slot.end_units };
             // It is empty.
             let _ = used.claim(all);
         }
         let file_units = self.source.io.len()? / u64::from(self.source.geometry.unit_bytes);
-        for extent in used.without(&audit.claimed, self.source.geometry.data_start_units()) {
+        let (start, end) = (self.source.geometry.data_start_units(), self.slot.end_units);
+        for extent in used.without(&audit.claimed, start, end) {
             if extent.start >= file_units {
                 break;
             }

@@ -197,7 +197,7 @@ fn shared_lock(path: &Path, lock: &crate::sys::lock::LockFile, generation: u64) 
 
 impl Snapshot {
     fn new(volume: Arc<Volume>, view: View, slot: Slot, names: Names, hold: Hold) -> Self {
-        let table = Table::new(view.page_limit);
+        let table = Table::new(view.page_limit, &volume);
         Snapshot { volume, view, table, fill: Mutex::new(()), slot, names, _hold: hold }
     }
 
@@ -275,7 +275,8 @@ impl Snapshot {
     ///
     /// An item is an error where a node of the page table cannot be read; the iterator goes on behind that node.
     pub fn iter(&self) -> impl Iterator<Item = Result<PageId>> + '_ {
-        live_pages(self.volume.geometry.leaf_pages(), self.view.page_limit, |page| {
+        let next_leaf = |leaf| self.table.next_leaf(&self.volume, self, leaf);
+        live_pages(self.volume.geometry.leaf_pages(), self.view.page_limit, next_leaf, |page| {
             self.table.entry(&self.volume, self, page)
         })
     }

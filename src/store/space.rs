@@ -4,7 +4,6 @@
 //! were needed so far; a leaf is read when space is short or when something in it becomes free. What is allocated here
 //! is in no map before the checkpoint that makes it part of the store: after a crash it is free again.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use super::volume::Volume;
@@ -16,6 +15,8 @@ use crate::tree;
 /// The file grows by an eighth of its length, but by no less and no more than this.
 const GROWTH_BYTES_MIN: u64 = 1 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
+/// So many leaves any map may have.
+const FEW_LEAVES: u64 = 64;
 
 /// What space is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,11 @@ pub(super) struct Space {
     end: u64,
     /// What the space map says of units from here on is not of interest: the file grew from here.
     known_end: u64,
-    loaded: BTreeSet<u64>,
+    /// Leaves of the map that were read, as extents of their numbers.
+    loaded: FreeSpace,
+    /// How many of them were there, and as many as the file ever had room for.
+    leaves_read: u64,
+    leaves_max: u64,
     /// Leaves below this were looked at for free space.
     scanned: u64,
     /// Free in the map that this store was opened with, but perhaps read by another process.
@@ -56,7 +61,9 @@ impl Space {
             free: FreeSpace::default(),
             end,
             known_end: end,
-            loaded: BTreeSet::new(),
+            loaded: FreeSpace::default(),
+            leaves_read: 0,
+            leaves_max: FEW_LEAVES,
             scanned: 0,
             quarantine: quarantined.then(Vec::new),
             fit,
@@ -121,8 +128,22 @@ impl Space {
 
     /// Reads all of the map that was not read.
     pub(super) fn load_all(&mut self, map: Map<'_>) -> Result<()> {
-        for index in 0..self.known_end.div_ceil(map.volume.geometry.leaf_units()) {
-            self.load(map, index)?;
+        let (mut at, end) = (0, self.known_end.div_ceil(map.volume.geometry.leaf_units()));
+        while at < end {
+            let loaded = self.loaded.next_from(at);
+            if let Some(loaded) = loaded.filter(|loaded| loaded.start <= at) {
+                at = loaded.end();
+                continue;
+            }
+            // Leaves that are not there are free, as many as that may be.
+            let next = tree::next_leaf(map.volume.nodes(Part::SpaceMap), map.tree, at).map_err(|(error, _)| error)?;
+            let gap_end = next.unwrap_or(end).min(loaded.map_or(end, |loaded| loaded.start)).min(end);
+            if gap_end > at {
+                self.take_in(map.volume, Extent { start: at, len: gap_end - at }, None)?;
+            } else {
+                self.load(map, at)?;
+            }
+            at = gap_end.max(at + 1);
         }
         Ok(())
     }
@@ -165,25 +186,42 @@ impl Space {
 
     /// Reads a leaf of the map, unless it was read. Says whether that made anything free.
     pub(super) fn load(&mut self, map: Map<'_>, index: u64) -> Result<bool> {
-        let geometry = map.volume.geometry;
-        if self.loaded.contains(&index) {
+        if self.loaded.around(index).is_some() {
             return Ok(false);
         }
-        let words = tree::leaf(map.volume.nodes(Part::SpaceMap), map.tree, index)?;
-        let first = index * geometry.leaf_units();
+        let nodes = map.volume.nodes(Part::SpaceMap);
+        let words = tree::leaf(nodes, map.tree, index)?;
+        self.leaves_read += u64::from(words.is_some());
+        if self.leaves_read > FEW_LEAVES {
+            self.leaves_max = self.leaves_max.max(nodes.room()?);
+            if self.leaves_read > self.leaves_max {
+                let problem = format!("expected at most {} leaves, as the file has room for", self.leaves_max);
+                return Err(nodes.corrupt(&map.tree.root, format!("{problem}, found more")));
+            }
+        }
+        self.take_in(map.volume, Extent { start: index, len: 1 }, words.as_deref())
+    }
+
+    /// Makes free what leaves that were not read say is. `words` are those of one; without them all is.
+    fn take_in(&mut self, volume: &Volume, leaves: Extent, words: Option<&[u64]>) -> Result<bool> {
+        let geometry = volume.geometry;
+        let first = leaves.start * geometry.leaf_units();
         let (start, end) =
-            (first.max(geometry.data_start_units()), (first + geometry.leaf_units()).min(self.known_end));
+            (first.max(geometry.data_start_units()), (leaves.end() * geometry.leaf_units()).min(self.known_end));
         let mut found = false;
-        for extent in free_extents(words.as_deref(), first, start..end) {
+        let all = (words.is_none() && start < end).then(|| Extent { start, len: end - start });
+        let some = words.into_iter().flat_map(|words| free_extents(words, first, start..end));
+        for extent in all.into_iter().chain(some) {
             match &mut self.quarantine {
                 Some(quarantine) => quarantine.push(extent),
                 None => {
                     found = true;
-                    self.give_back(map.volume, extent)?;
+                    self.give_back(volume, extent)?;
                 }
             }
         }
-        self.loaded.insert(index);
+        // None of them was read.
+        let _ = self.loaded.insert(leaves);
         Ok(found)
     }
 
@@ -235,15 +273,15 @@ impl Space {
     }
 }
 
-/// The runs of clear bits. `words` describe the units from `first` on; without any, all are clear.
-fn free_extents(words: Option<&[u64]>, first: u64, within: std::ops::Range<u64>) -> impl Iterator<Item = Extent> {
+/// The runs of clear bits. `words` describe the units from `first` on.
+fn free_extents(words: &[u64], first: u64, within: std::ops::Range<u64>) -> impl Iterator<Item = Extent> {
     let mut at = within.start;
     std::iter::from_fn(move || {
         let run_end = |from: u64, used: bool| {
             let mut at = from;
             while at < within.end {
                 let (word, bit) = ((at - first) / 64, (at - first) % 64);
-                let bits = words.map_or(0, |words| words[word as usize]);
+                let bits = words[word as usize];
                 let run = u64::from((if used { !bits } else { bits } >> bit).trailing_zeros()).min(64 - bit);
                 at += run;
                 if run < 64 - bit {

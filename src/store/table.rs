@@ -1,11 +1,17 @@
 //! The page table in memory, filled from the file leaf by leaf as pages are asked for.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use super::volume::{Volume, check_len};
 use crate::error::{Error, Part, Result};
 use crate::format::{BlockAddr, Entry, NOT_LOADED, PageState, Tree};
 use crate::tree::{self, Run, Words};
+
+/// So many leaves any file may have.
+const FEW_LEAVES: u64 = 64;
 
 /// Entries of pages.
 #[derive(Debug)]
@@ -14,6 +20,10 @@ pub(super) struct Table {
     /// No page has this number or a higher one.
     limit: AtomicU64,
     leaves_loaded: AtomicU64,
+    /// Those of them that were not in the file.
+    new_leaves: Mutex<BTreeSet<u64>>,
+    /// As many leaves as the file had room for when it was opened: no others are read from it.
+    leaves_max: u64,
 }
 
 /// Where a table's leaves come from.
@@ -25,8 +35,14 @@ pub(super) trait Source {
 }
 
 impl Table {
-    pub(super) fn new(limit: u64) -> Self {
-        Table { words: Words::new(), limit: AtomicU64::new(limit), leaves_loaded: AtomicU64::new(0) }
+    pub(super) fn new(limit: u64, volume: &Volume) -> Self {
+        Table {
+            words: Words::new(),
+            limit: AtomicU64::new(limit),
+            leaves_loaded: AtomicU64::new(0),
+            new_leaves: Mutex::default(),
+            leaves_max: volume.nodes(Part::PageTable).room().unwrap_or(u64::MAX),
+        }
     }
 
     pub(super) fn limit(&self) -> u64 {
@@ -77,15 +93,23 @@ impl Table {
         let first = leaf * geometry.leaf_pages();
         loop {
             let root = source.tree();
+            self.check_room(volume, &root)?;
             let entries = match decode_leaf(volume, &root, leaf) {
                 // The leaf was moved while it was read, and its old place is used again.
                 Err(_) if source.tree() != root => continue,
                 entries => entries?,
             };
+            let (entries, is_new) = match entries {
+                Some(entries) => (entries, false),
+                None => (vec![Entry::ABSENT; geometry.leaf_pages() as usize], true),
+            };
             // A leaf that is in no table yet was not changed by anyone: all changes are made in the table.
             source.exclusively(&mut || {
                 if self.loaded(first).is_none() {
                     self.leaves_loaded.fetch_add(1, Ordering::Relaxed);
+                    if is_new {
+                        self.new_leaves.lock().insert(leaf);
+                    }
                     for (page, entry) in (first..).zip(&entries) {
                         self.store(page, *entry);
                     }
@@ -93,6 +117,53 @@ impl Table {
                 }
             });
             return Ok(());
+        }
+    }
+
+    /// As many leaves as there can be.
+    pub(super) fn leaves_at_most(&self) -> u64 {
+        self.leaves_max.saturating_add(self.new_leaves.lock().len() as u64)
+    }
+
+    /// That no more leaves were read than there can be: one that is in several places of a tree is damage.
+    fn check_room(&self, volume: &Volume, root: &Tree) -> Result<()> {
+        let loaded = self.leaves_loaded.load(Ordering::Relaxed);
+        if loaded <= self.leaves_max.max(FEW_LEAVES) {
+            return Ok(());
+        }
+        let read = loaded.saturating_sub(self.new_leaves.lock().len() as u64);
+        if read <= self.leaves_max.max(FEW_LEAVES) {
+            return Ok(());
+        }
+        let problem = format!("expected at most {} leaves, as the file has room for, found more", self.leaves_max);
+        Err(volume.nodes(Part::PageTable).corrupt(&root.root, problem))
+    }
+
+    /// The first leaf, from `leaf` on, that may have pages. Where a node cannot be read: the error, and the first leaf
+    /// behind it.
+    pub(super) fn next_leaf(
+        &self,
+        volume: &Volume,
+        source: &dyn Source,
+        leaf: u64,
+    ) -> Result<Option<u64>, (Error, u64)> {
+        #[cfg(mapfall_canary)] // a planted bug: from number to number, as far as the file claims to have pages
+        if crate::canary::planted("page_table") {
+            return Ok(Some(leaf));
+        }
+        if self.loaded(leaf.saturating_mul(volume.geometry.leaf_pages())).is_some() {
+            return Ok(Some(leaf));
+        }
+        loop {
+            let root = source.tree();
+            self.check_room(volume, &root).map_err(|error| (error, u64::MAX))?;
+            // What is in no tree was not in the file, and what was not read is as it was there.
+            let in_tree = match tree::next_leaf(volume.nodes(Part::PageTable), &root, leaf) {
+                Err(_) if source.tree() != root => continue,
+                in_tree => in_tree?,
+            };
+            let new = self.new_leaves.lock().range(leaf..).next().copied();
+            return Ok(in_tree.into_iter().chain(new).min());
         }
     }
 
@@ -193,13 +264,11 @@ pub(super) fn page_address(volume: &Volume, offset_units: u64, generation: u64, 
     BlockAddr { offset: geometry.offset(offset_units), len_bytes: geometry.page_bytes, generation, checksum }
 }
 
-/// The entries of a leaf, in memory's form.
-pub(super) fn decode_leaf(volume: &Volume, root: &Tree, leaf: u64) -> Result<Vec<Entry>> {
+/// The entries of a leaf, in memory's form, if it is there.
+pub(super) fn decode_leaf(volume: &Volume, root: &Tree, leaf: u64) -> Result<Option<Vec<Entry>>> {
     let nodes = volume.nodes(Part::PageTable);
-    let Some(words) = tree::leaf(nodes, root, leaf)? else {
-        return Ok(vec![Entry::ABSENT; volume.geometry.leaf_pages() as usize]);
-    };
-    decode_entries(volume, &words).ok_or_else(|| {
+    let Some(words) = tree::leaf(nodes, root, leaf)? else { return Ok(None) };
+    decode_entries(volume, &words).map(Some).ok_or_else(|| {
         let first = leaf * volume.geometry.leaf_pages();
         nodes.corrupt(&root.root, format!("the leaf of page {first} has values that no page has"))
     })

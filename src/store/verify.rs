@@ -233,9 +233,9 @@ impl Store {
         if let Some(problem) = audit.report.problems.first() {
             return Err(problem.to_string());
         }
-        let mut all = super::units::Units::new(end);
+        let mut all = super::units::Units::default();
         all.claim(Extent { start: 0, len: end }).map_err(|unit| unit.to_string())?;
-        let others: u64 = all.without(&audit.claimed, 0).map(|extent| extent.len).sum();
+        let others: u64 = all.without(&audit.claimed, 0, end).map(|extent| extent.len).sum();
         if others != slot.raw_units {
             return Err(format!("{others} units are nobody's, blocks have {}", slot.raw_units));
         }

@@ -226,6 +226,10 @@ impl Window {
         // nobody gets a reference into our mappings, so it is no part of them. A mapping is published only after
         // the handler is installed.
         let copy = unsafe { copy_recoverable(source, buf.as_mut_ptr(), buf.len(), probe) };
+        #[cfg(mapfall_canary)] // a planted bug: and one that a fault ended
+        if crate::canary::planted("copy_race") {
+            return Copied::Whole;
+        }
         if copy.left_bytes > 0 {
             return match copy.probed {
                 PROBE_TRAPPED if is_far => Copied::EndFaulted { len_bytes: bound_bytes as u64 },
@@ -233,8 +237,8 @@ impl Window {
                 _ => Copied::Faulted { at_byte: buf.len() - copy.left_bytes },
             };
         }
-        #[cfg(mapfall_canary)]
-        if crate::canary::planted("no_end_check") {
+        #[cfg(mapfall_canary)] // a planted bug: a block that ends in zeros is believed
+        if crate::canary::planted("safe_mmap") || crate::canary::planted("no_end_check") {
             return Copied::Whole;
         }
         match (buf.last(), copy.probed) {

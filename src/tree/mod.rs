@@ -8,7 +8,7 @@ mod walk;
 mod words;
 
 pub(crate) use edit::{NodeSink, edit, touched};
-pub(crate) use walk::{Flow, first_with_room, leaf, walk};
+pub(crate) use walk::{Flow, first_with_room, leaf, next_leaf, walk};
 pub(crate) use words::{Run, Words, is_still, load};
 
 use std::path::Path;
@@ -42,6 +42,11 @@ impl Nodes<'_> {
     /// Leaves below a node of this height.
     pub(crate) fn span(&self, height: u32) -> u64 {
         self.fanout().saturating_pow(height)
+    }
+
+    /// Nodes that the file has room for.
+    pub(crate) fn room(&self) -> Result<u64> {
+        Ok(self.io.len()? / self.geometry.node_bytes() as u64)
     }
 
     pub(crate) fn corrupt(&self, child: &Child, problem: impl Into<String>) -> Error {

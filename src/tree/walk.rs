@@ -1,8 +1,11 @@
 //! Reading a tree.
 
 use super::{LEAVES_MAX, Nodes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::{Child, Tree};
+
+/// So many nodes any file may have.
+const FEW_NODES: u64 = 64;
 
 /// A node that a walk came to. It has not been read yet.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +30,8 @@ pub(crate) enum Flow {
 
 /// Visits the nodes that are there, from the one that has leaf `from` on, each before what is below it.
 ///
-/// What `visit` gets is an address from the file; it says whether the node may be read.
+/// What `visit` gets is an address from the file; it says whether the node may be read. A file in which nodes are below
+/// several others has more of them than there is room for: the walk ends with an error then.
 pub(crate) fn walk(
     nodes: Nodes<'_>,
     tree: &Tree,
@@ -35,7 +39,17 @@ pub(crate) fn walk(
     visit: &mut dyn FnMut(&Node) -> Result<Flow>,
 ) -> Result<()> {
     let root = Node { child: tree.root, height: tree.height, first_leaf: 0 };
-    below(nodes, &root, from, visit).map(|_| ())
+    let mut visited = 0_u64;
+    let mut visit = |node: &Node| {
+        visited += 1;
+        // Now and then is enough.
+        if visited >= FEW_NODES && visited.is_power_of_two() && visited > nodes.room()? {
+            let problem = format!("expected no more nodes than the file has room for, found {visited}");
+            return Err(nodes.corrupt(&node.child, problem));
+        }
+        visit(node)
+    };
+    below(nodes, &root, from, &mut visit).map(|_| ())
 }
 
 /// Whether the walk goes on.
@@ -72,6 +86,20 @@ pub(crate) fn leaf(nodes: Nodes<'_>, tree: &Tree, index: u64) -> Result<Option<V
         child = nodes.read_children(&child)?[place as usize];
     }
     if child.is_none() { Ok(None) } else { nodes.read_leaf(&child).map(Some) }
+}
+
+/// The first leaf, from `from` on, that is there. Where a node cannot be read: the error, and the first leaf behind it.
+pub(crate) fn next_leaf(nodes: Nodes<'_>, tree: &Tree, from: u64) -> Result<Option<u64>, (Error, u64)> {
+    let (mut found, mut behind) = (None, u64::MAX);
+    let walked = walk(nodes, tree, from, &mut |node| {
+        behind = node.first_leaf.saturating_add(nodes.span(node.height));
+        if node.height > 0 {
+            return Ok(Flow::Down);
+        }
+        found = Some(node.first_leaf);
+        Ok(Flow::Stop)
+    });
+    walked.map(|()| found).map_err(|error| (error, behind))
 }
 
 /// The first leaf, from `from` on, whose count is below this: the one after all others if there is none.

@@ -13,6 +13,7 @@ pub mod cache_sim;
 pub mod cache_state;
 pub mod contender;
 pub mod content;
+pub mod duration;
 mod error;
 pub mod grid;
 pub mod machine;

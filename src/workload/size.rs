@@ -107,6 +107,8 @@ impl FromStr for ByteSize {
             u32::try_from(fraction.len()).ok().and_then(|digits| 10u128.checked_pow(digits)).ok_or_else(too_large)?;
         let digits: u128 = format!("{whole}{fraction}").parse().map_err(|_| too_large())?;
         let scaled = digits.checked_mul(unit_bytes).ok_or_else(too_large)?;
+        #[cfg(mapfall_canary)] // a planted bug
+        let scaled = if crate::canary::planted("cli_sizes") { scaled.next_multiple_of(scale) } else { scaled };
         if !scaled.is_multiple_of(scale) {
             return Err(SizeError::NotWhole { found: found() });
         }

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use mapfall::workload::cache_state::{CacheState, parse_percent};
 use mapfall::workload::contender::Io;
 use mapfall::workload::content;
+pub(crate) use mapfall::workload::duration::parse_duration;
 use mapfall::workload::outcome::LimitChange;
 use mapfall::workload::pattern::Pattern;
 use mapfall::workload::size::ByteSize;
@@ -438,23 +439,6 @@ pub(crate) fn refuse_overwriting(output: &Path, file: Option<&Path>) -> Result<(
     }
 }
 
-/// `10s`, `500ms`, `2m`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("expected a time above 0 such as 10s, 500ms or 2m, found {text:?}");
-    let number_len = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(expected)?;
-    let (number, unit) = text.split_at(number_len);
-    let unit_s = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(expected()),
-    };
-    let number: f64 = number.parse().map_err(|_| expected())?;
-    let duration = Duration::try_from_secs_f64(number * unit_s).map_err(|_| expected())?;
-    if duration.is_zero() { Err(expected()) } else { Ok(duration) }
-}
-
 /// What clap says, in one line: the message without the usage that follows it.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -479,16 +463,6 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_are_read() {
-        assert_eq!(parse_duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
-        for text in ["", "10", "s", "0s", "-1s", "1d", "1e400s", "9999999999999999999999h"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]

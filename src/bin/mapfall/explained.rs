@@ -29,7 +29,8 @@ pub(crate) fn render(outcome: &Outcome) -> String {
             let fits = if moment.fits { "" } else { ", does not fit" };
             let _ = writeln!(
                 text,
-                "  {at_s:>7.3} s  {parts}\n             {cold_reads} by pread, {loads} loads, {given_back} given back{fits}"
+                "  {at_s:>7.3} s  {parts}\n             {cold_reads} by pread, {loads} loads, {given_back} given \
+                 back{fits}"
             );
         }
     }

@@ -166,7 +166,7 @@ impl FromStr for CachePolicy {
         let known = Self::ALL.into_iter().find(|policy| policy.name().eq_ignore_ascii_case(text));
         known.ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            format!("expected one of {names}, found '{text}'")
+            format!("expected one of {names}, found {text:?}")
         })
     }
 }

@@ -98,7 +98,8 @@ impl Reader for MmapFile {
     }
 }
 
-/// What a pass without the copy does depends on what is in the page cache: [`Io::has_skeleton`](super::Io::has_skeleton).
+/// What a pass without the copy does depends on what is in the page cache:
+/// [`Io::has_skeleton`](super::Io::has_skeleton).
 impl Reader for AutoFile {
     const PROBE: Probe = Probe::OneBytePerPage;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -36,7 +36,10 @@ impl Properties {
     pub fn read_file(&mut self, path: &Path) -> Result<()> {
         let failed = |problem: String| YcsbError::PropertiesFile { path: path.to_owned(), problem };
         let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-        let read = java_properties::read(BufReader::new(file)).map_err(|error| failed(error.to_string()))?;
+        // A blank before the first line changes nothing, and keeps the decoder from taking that for the beginning of a
+        // byte order mark: of a file that ends there it panics.
+        let bytes = b" ".chain(BufReader::new(file));
+        let read = java_properties::read(bytes).map_err(|error| failed(error.to_string()))?;
         for (name, value) in read {
             self.set(&name, &value, &path.display().to_string());
         }
@@ -46,6 +49,10 @@ impl Properties {
     /// Sets one. `origin` is what messages call its place.
     pub fn set(&mut self, name: &str, value: &str, origin: &str) {
         let setting = Setting { value: value.trim().to_owned(), origin: origin.to_owned() };
+        #[cfg(mapfall_canary)] // a planted bug: the first word on a name counts
+        if crate::canary::planted("ycsb_properties") && self.values.contains_key(name) {
+            return;
+        }
         self.values.insert(name.to_owned(), setting);
     }
 
@@ -138,6 +145,21 @@ mod tests {
         properties.set_pair("recordcount=7").unwrap();
         assert_eq!((properties.get("recordcount"), properties.origin("recordcount").as_str()), (Some("7"), "-p"));
         assert_eq!(properties.origin("fieldcount"), path.display().to_string());
+    }
+
+    /// Half of a byte order mark made the decoder panic.
+    #[test]
+    fn a_file_is_not_taken_for_another_encoding() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("workload");
+        for (bytes, name) in
+            [(&b"\xff"[..], "\u{ff}"), (b"\xef\xbb", "\u{ef}\u{bb}"), (b"\xfe\xffa=1", "\u{fe}\u{ff}a")]
+        {
+            std::fs::write(&path, bytes).unwrap();
+            let mut properties = Properties::new();
+            properties.read_file(&path).unwrap();
+            assert!(properties.get(name).is_some(), "{properties:?}");
+        }
     }
 
     #[test]

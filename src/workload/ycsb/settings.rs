@@ -10,6 +10,8 @@ use super::workload::only;
 
 /// No phase has more threads.
 pub const THREADS_MAX: usize = 1024;
+/// No clock need be set ahead by more.
+const CENTURY_S: u64 = 100 * 365 * 24 * 3600;
 const PERCENTILES_DEFAULT: [f64; 4] = [50.0, 95.0, 99.0, 99.9];
 
 /// Which latencies the text shows: `measurement.interval`.
@@ -80,9 +82,12 @@ impl Settings {
         let target_per_s = properties.parse("target", "a number of operations a second above 0", |target: &f64| {
             target.is_finite() && *target > 0.0
         })?;
-        let seconds = |name, expected| properties.parse(name, expected, |seconds: &u64| *seconds > 0);
-        let time_max = seconds("maxexecutiontime", "a number of seconds above 0")?.map(Duration::from_secs);
-        let status_every = seconds("status.interval", "a number of seconds above 0")?.map(Duration::from_secs);
+        let seconds = |name| {
+            let expected = "a number of seconds above 0 and up to a century";
+            let found = properties.parse(name, expected, |seconds: &u64| (1..=CENTURY_S).contains(seconds))?;
+            Ok::<_, YcsbError>(found.map(Duration::from_secs))
+        };
+        let (time_max, status_every) = (seconds("maxexecutiontime")?, seconds("status.interval")?);
         let shown = [("op", Shown::Measured), ("intended", Shown::Intended), ("both", Shown::Both)];
         let shown = properties.one_of("measurement.interval", "op, intended or both", &shown)?;
         let default = if target_per_s.is_some() { Shown::Both } else { Shown::Measured };
@@ -166,6 +171,8 @@ mod tests {
             ("target=0", "target: expected a number of operations a second above 0, found \"0\""),
             ("target=-1", "target: expected"),
             ("maxexecutiontime=0", "maxexecutiontime: expected"),
+            // A phase that is to end then would panic.
+            ("maxexecutiontime=18446744073709551615", "maxexecutiontime: expected"),
             ("measurementtype=timeseries", "measurementtype=timeseries is not supported: latencies go into"),
             ("measurement.interval=all", "expected op, intended or both"),
             ("hdrhistogram.percentiles=50,x", "hdrhistogram.percentiles: expected"),

@@ -49,7 +49,8 @@ fn map(key: CellKey, explanation: &Explanation) -> String {
     let part = ByteSize::new(*part_bytes);
     let mut svg = format!(
         "<figure>\n<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" style=\"min-width: 336px\" role=\"img\" \
-         aria-label=\"{title}, what served each part of the file\">\n<text class=\"title\" x=\"0\" y=\"13\">{title}</text>\n\
+         aria-label=\"{title}, what served each part of the file\">\n\
+         <text class=\"title\" x=\"0\" y=\"13\">{title}</text>\n\
          <text class=\"axis\" x=\"{WIDTH}\" y=\"13\" text-anchor=\"end\">rows of {part}, by seconds</text>\n"
     );
     let end_s = moments.last().map_or(0.0, |last| last.at_s).max(1e-6);
