@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use mapfall_fuzz::forged::{Forgery, Lists};
 
 #[derive(Arbitrary, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Plan<'a> {
     Node(&'a [u8]),
     File(Lists),

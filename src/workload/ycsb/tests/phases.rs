@@ -294,7 +294,9 @@ fn checkpoints_run_beside_operations() {
     assert!(outcome.checkpoints.iter().all(|one| one.took_s > 0.0));
     drop(target);
     let Target::Table(table) = open(&path, IoMode::Pread) else { unreachable!() };
-    assert_eq!(table.store().generation(), before + outcome.checkpoints.len() as u64);
+    // One that finds nothing new makes no generation.
+    let made = table.store().generation() - before;
+    assert!((2..=outcome.checkpoints.len() as u64).contains(&made), "{made}: {:?}", outcome.checkpoints);
 }
 
 #[test]
