@@ -268,6 +268,8 @@ impl Inner {
                 meta.snapshots.iter().any(|(generation, (sequence, _))| freed.is_seen_by(*generation, *sequence));
             let by_others = readers.iter().any(|(generation, (_, sequence))| freed.is_seen_by(*generation, *sequence));
             if by_snapshot || by_others {
+                // What a dropped checkpoint held is in no list from now on. It cannot be freed again even so.
+                let _ = meta.leaving.insert(freed.extent);
                 meta.deferred.push(freed);
             } else {
                 meta.leaving.take_range(freed.extent);

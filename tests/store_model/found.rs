@@ -87,6 +87,25 @@ fn a_block_that_someone_still_has_is_freed_once() {
     store.validate().unwrap();
 }
 
+/// A block that a kept checkpoint had when the store was opened, and a reader of an older checkpoint has still.
+#[test]
+fn a_block_of_a_dropped_checkpoint_that_a_reader_has_is_freed_once() {
+    let (dir, store) = new();
+    let path = dir.path().join("store");
+    let block = store.blocks().write(&[1; 700]).unwrap();
+    store.checkpoint(CheckpointOptions::new().keep_as("kept")).unwrap();
+    store.blocks().free(&block).unwrap();
+    let reader = Store::options().open_snapshot(&path).unwrap();
+    checkpoint(&store);
+    drop(store);
+    let store = Store::options().open(&path).unwrap();
+    store.drop_checkpoint("kept").unwrap();
+    checkpoint(&store);
+    let result = store.blocks().free(&block);
+    assert!(matches!(result, Err(Error::InvalidAddress { .. })), "{result:?}");
+    drop(reader);
+}
+
 /// A checkpoint that is being dropped cannot be dropped again.
 #[test]
 fn a_checkpoint_is_dropped_once() {
