@@ -17,6 +17,7 @@ mod loader;
 mod loads;
 mod memory;
 mod regions;
+mod rest;
 mod streams;
 
 use std::ops::Range;

@@ -27,7 +27,7 @@ const SAMPLE_READS: u64 = 64;
 const LOOK_NS: u64 = 16_000;
 /// A region, or the rest of a file, is worth reading whole when its reads have cost this part of what that costs: one
 /// read at a time leaves the device idle for most of its time.
-const LOAD_PART: u64 = 16;
+pub(super) const LOAD_PART: u64 = 16;
 /// Reads at depth do not, so that a load takes from them what it needs: of what they cost this part counts.
 pub(super) const DEPTH_PART: u64 = 8;
 /// What reading a region whole is taken to cost before it was done.
@@ -61,17 +61,17 @@ pub(super) struct Core {
     pub(super) counters: AutoCounters,
     loads: Loads,
     /// Jobs for the rest of the file that are queued or under way.
-    rest_jobs: AtomicU32,
+    pub(super) rest_jobs: AtomicU32,
     began: Instant,
     /// What to read a region whole has cost lately; 0 before the first one.
     load_ns: AtomicU64,
     /// What cold reads have cost since the rest of the file was read last.
-    spent_ns: AtomicU64,
+    pub(super) spent_ns: AtomicU64,
     /// What they must have cost for the rest to be worth reading, when that was asked last.
-    rest_ns: AtomicU64,
+    pub(super) rest_ns: AtomicU64,
     page_bytes: u64,
     pub(super) depth: DepthReads,
-    itself: Weak<Core>,
+    pub(super) itself: Weak<Core>,
 }
 
 impl Core {
@@ -388,6 +388,10 @@ impl Core {
         let began_ns = self.now_ns();
         let bytes = bytes_of(region);
         let end = bytes.end.min(self.map.pread.len().unwrap_or(0));
+        if end <= bytes.start {
+            // It was cut off just now.
+            return false;
+        }
         match self.loads.load(self.file(), bytes.start..end) {
             Ok(()) => {
                 let took_ns = self.now_ns() - began_ns;
@@ -450,31 +454,10 @@ impl Core {
     }
 
     /// What to read a region whole costs.
-    fn load_ns(&self) -> u64 {
+    pub(super) fn load_ns(&self) -> u64 {
         match self.load_ns.load(Relaxed) {
             0 => LOAD_NS_FIRST,
             mean_ns => mean_ns,
-        }
-    }
-
-    /// Reads what is not there of a file of so many regions, each thread a part, in order: if cold reads have cost
-    /// enough for that, and come from much of the file.
-    pub(super) fn consider_rest(&self, missing_regions: u64, regions: u64, is_wide: bool) {
-        let rest_ns =
-            if missing_regions == 0 { u64::MAX } else { missing_regions.saturating_mul(self.load_ns()) / LOAD_PART };
-        self.rest_ns.store(rest_ns, Relaxed);
-        let is_worth_it = is_wide && self.spent_ns.load(Relaxed) >= rest_ns;
-        let jobs = loader::THREADS_MAX as u64;
-        if !is_worth_it || self.rest_jobs.compare_exchange(0, jobs as u32, Relaxed, Relaxed).is_err() {
-            return;
-        }
-        self.spent_ns.store(0, Relaxed);
-        self.counters.rests.add(1);
-        for job in 0..jobs {
-            let part = regions * job / jobs..regions * (job + 1) / jobs;
-            if !loader::submit(&self.itself, Work::Rest(part)) {
-                self.rest_jobs.fetch_sub(1, Relaxed);
-            }
         }
     }
 }
