@@ -25,7 +25,7 @@ use mapfall::workload::memory_limit::MemoryLimit;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use children::say;
+use children::{maps_files, say};
 use cli::{ends, json, mapfall, names, refuses, succeeds, text};
 use common::scratch;
 
@@ -240,7 +240,7 @@ fn what_auto_decides_is_shown() {
     let last = moments(auto).last().unwrap();
     // Four regions, and all of them are resident.
     assert_eq!(last["parts"].as_str().unwrap().len(), 4);
-    let is_mapped = cfg!(all(not(mapfall_no_map), any(target_arch = "x86_64", target_arch = "aarch64")));
+    let is_mapped = maps_files("the map's part of what_auto_decides_is_shown");
     assert!(!is_mapped || last["parts"] == "MMMM", "{last}");
     assert!(table.contains("what auto decided") && table.contains("2 MiB of the file a letter"), "{table}");
     let html = fs::read_to_string(dir.path().join("out.html")).unwrap();
@@ -249,7 +249,7 @@ fn what_auto_decides_is_shown() {
 
 #[test]
 fn auto_follows_a_limit_that_moves() {
-    if !can_limit() {
+    if !maps_files("auto_follows_a_limit_that_moves") || !can_limit() {
         return;
     }
     let dir = scratch();

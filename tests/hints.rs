@@ -108,7 +108,12 @@ fn what_is_not_wanted_goes_even_if_it_is_mapped() {
         let file = open(mode, &path);
         let read_all = || (0..32).for_each(|part| check(&*file, part * MIB, MIB as usize));
         read_all();
-        assert_eq!(resident(&path), LEN, "{mode:?}");
+        // The system may have taken a few of them for something else already.
+        let begun = Instant::now();
+        while resident(&path) != LEN {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{mode:?}: {} bytes stay", resident(&path));
+            read_all();
+        }
         // Pages at the ends of the range may reach out of it, and stay.
         let left = goes(&*file, 8 * MIB..16 * MIB, &path, 28 * MIB);
         assert!(left >= 24 * MIB, "{mode:?}: {left} bytes");

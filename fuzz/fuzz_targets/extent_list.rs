@@ -13,6 +13,7 @@ const STEPS_MAX: usize = 200;
 const UNITS: u64 = 2048;
 
 #[derive(Arbitrary, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Plan {
     InMemory(Vec<Step>),
     InAFile(Lists),

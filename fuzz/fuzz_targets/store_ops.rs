@@ -11,6 +11,7 @@ mod driver;
 #[path = "../../tests/support/model.rs"]
 mod model;
 #[path = "../../tests/support/sim.rs"]
+#[allow(unused_imports, reason = "it takes what it needs")]
 mod sim;
 
 use arbitrary::Arbitrary;
@@ -217,7 +218,9 @@ impl Run {
                     _ => (Call::SetLen, EIO),
                 };
                 let after = after as usize % 6;
-                self.driver.failing_checkpoint(Fault { call, after, always: false, errno, forgets });
+                // Growth that is refused once asks for less.
+                let always = call == Call::Reserve;
+                self.driver.failing_checkpoint(Fault { call, after, always, errno, forgets });
                 Ok(())
             }
             Step::Crash(crash) => {
