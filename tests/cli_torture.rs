@@ -6,6 +6,9 @@
 
 #[path = "support/children.rs"]
 mod children;
+#[path = "support/cli_store.rs"]
+#[allow(dead_code, reason = "the suites of stores need more of it")]
+mod cli;
 #[path = "support/common.rs"]
 mod common;
 
@@ -19,21 +22,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use children::{maps_files, say};
+use cli::{mapfall, text};
 use common::scratch;
 
 fn torture(dir: &Path, words: &str) -> Command {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("mapfall"));
-    command.current_dir(dir).env_remove("MAPFALL_LOG").env_remove("TMPDIR");
-    command.arg("torture").args(words.split_whitespace());
-    command
+    mapfall(dir, &format!("torture {words}"))
 }
 
 fn run(dir: &Path, words: &str) -> Output {
     torture(dir, words).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// What it says on standard output, where it finds nothing.

@@ -15,8 +15,6 @@ use crate::tree;
 /// The file grows by an eighth of its length, but by no less and no more than this.
 const GROWTH_BYTES_MIN: u64 = 1 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
-/// So many leaves any map may have.
-const FEW_LEAVES: u64 = 64;
 
 /// What space is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +61,7 @@ impl Space {
             known_end: end,
             loaded: FreeSpace::default(),
             leaves_read: 0,
-            leaves_max: FEW_LEAVES,
+            leaves_max: tree::FEW_NODES,
             scanned: 0,
             quarantine: quarantined.then(Vec::new),
             fit,
@@ -192,11 +190,10 @@ impl Space {
         let nodes = map.volume.nodes(Part::SpaceMap);
         let words = tree::leaf(nodes, map.tree, index)?;
         self.leaves_read += u64::from(words.is_some());
-        if self.leaves_read > FEW_LEAVES {
+        if self.leaves_read > tree::FEW_NODES {
             self.leaves_max = self.leaves_max.max(nodes.room()?);
             if self.leaves_read > self.leaves_max {
-                let problem = format!("expected at most {} leaves, as the file has room for", self.leaves_max);
-                return Err(nodes.corrupt(&map.tree.root, format!("{problem}, found more")));
+                return Err(nodes.too_many(&map.tree.root, self.leaves_max));
             }
         }
         self.take_in(map.volume, Extent { start: index, len: 1 }, words.as_deref())

@@ -10,9 +10,6 @@ use crate::error::{Error, Part, Result};
 use crate::format::{BlockAddr, Entry, NOT_LOADED, PageState, Tree};
 use crate::tree::{self, Run, Words};
 
-/// So many leaves any file may have.
-const FEW_LEAVES: u64 = 64;
-
 /// Entries of pages.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -128,15 +125,14 @@ impl Table {
     /// That no more leaves were read than there can be: one that is in several places of a tree is damage.
     fn check_room(&self, volume: &Volume, root: &Tree) -> Result<()> {
         let loaded = self.leaves_loaded.load(Ordering::Relaxed);
-        if loaded <= self.leaves_max.max(FEW_LEAVES) {
+        if loaded <= self.leaves_max.max(tree::FEW_NODES) {
             return Ok(());
         }
         let read = loaded.saturating_sub(self.new_leaves.lock().len() as u64);
-        if read <= self.leaves_max.max(FEW_LEAVES) {
+        if read <= self.leaves_max.max(tree::FEW_NODES) {
             return Ok(());
         }
-        let problem = format!("expected at most {} leaves, as the file has room for, found more", self.leaves_max);
-        Err(volume.nodes(Part::PageTable).corrupt(&root.root, problem))
+        Err(volume.nodes(Part::PageTable).too_many(&root.root, self.leaves_max))
     }
 
     /// The first leaf, from `leaf` on, that may have pages. Where a node cannot be read: the error, and the first leaf

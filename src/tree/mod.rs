@@ -22,6 +22,9 @@ use crate::io::BlockIo;
 /// Leaves are numbered below this.
 const LEAVES_MAX: u64 = 1 << 40;
 
+/// So many nodes any file may have.
+pub(crate) const FEW_NODES: u64 = 64;
+
 /// A file whose nodes are read.
 #[derive(Clone, Copy)]
 pub(crate) struct Nodes<'a> {
@@ -47,6 +50,11 @@ impl Nodes<'_> {
     /// Nodes that the file has room for.
     pub(crate) fn room(&self) -> Result<u64> {
         Ok(self.io.len()? / self.geometry.node_bytes() as u64)
+    }
+
+    /// More leaves than `leaves_max` were read: one that is in several places of a tree is damage.
+    pub(crate) fn too_many(&self, root: &Child, leaves_max: u64) -> Error {
+        self.corrupt(root, format!("expected at most {leaves_max} leaves, as the file has room for, found more"))
     }
 
     pub(crate) fn corrupt(&self, child: &Child, problem: impl Into<String>) -> Error {

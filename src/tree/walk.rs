@@ -1,11 +1,8 @@
 //! Reading a tree.
 
-use super::{LEAVES_MAX, Nodes};
+use super::{FEW_NODES, LEAVES_MAX, Nodes};
 use crate::error::{Error, Result};
 use crate::format::{Child, Tree};
-
-/// So many nodes any file may have.
-const FEW_NODES: u64 = 64;
 
 /// A node that a walk came to. It has not been read yet.
 #[derive(Clone, Copy, Debug)]

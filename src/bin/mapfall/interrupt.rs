@@ -7,25 +7,26 @@ use std::time::Duration;
 use crate::console;
 use crate::fail::Failure;
 
-/// A flag that is set when the user wants the program to end.
+/// A flag that is set when the user wants the program to end, and a word of it.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>, Failure> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let seen = flag.clone();
-    ctrlc::set_handler(move || {
-        if !seen.swap(true, Relaxed) {
-            console::say("interrupted: ending here");
-        }
-    })
-    .map_err(|error| Failure::while_running(format!("cannot install a handler for Ctrl-C: {error}")))?;
-    Ok(flag)
+    flag_and(|| console::say("interrupted: ending here"))
 }
 
 /// The same, without a word: for a process beside another one that says it.
 pub(crate) fn silent_flag() -> Result<Arc<AtomicBool>, Failure> {
+    flag_and(|| {})
+}
+
+/// `first` is done when the flag is set, and not again.
+fn flag_and(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = flag.clone();
-    ctrlc::set_handler(move || seen.store(true, Relaxed))
-        .map_err(|error| Failure::while_running(format!("cannot install a handler for Ctrl-C: {error}")))?;
+    ctrlc::set_handler(move || {
+        if !seen.swap(true, Relaxed) {
+            first();
+        }
+    })
+    .map_err(|error| Failure::while_running(format!("cannot install a handler for Ctrl-C: {error}")))?;
     Ok(flag)
 }
 

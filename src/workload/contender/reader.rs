@@ -47,51 +47,41 @@ pub trait Reader: Sync {
     }
 }
 
-/// A batch as [`BlockIo::read_batch`] takes it.
-fn read_as_batch<F: BlockIo + ?Sized>(file: &F, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-    let reads = offsets.iter().zip(blocks.chunks_exact_mut(block_bytes));
-    let mut batch: Vec<BatchRead<'_>> = reads.map(|(offset, buf)| BatchRead { offset: *offset, buf }).collect();
-    Ok(file.read_batch(&mut batch)?)
+/// Reads as [`BlockIo`] has them: `$file` is the reader, `$io` the implementation in it.
+macro_rules! reads_of {
+    (|$file:ident| $io:expr) => {
+        #[inline]
+        fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            let $file = self;
+            Ok(BlockIo::read_at($io, offset, buf)?)
+        }
+
+        fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
+            let $file = self;
+            let reads = offsets.iter().zip(blocks.chunks_exact_mut(block_bytes));
+            let mut batch: Vec<BatchRead<'_>> = reads.map(|(offset, buf)| BatchRead { offset: *offset, buf }).collect();
+            Ok(BlockIo::read_batch($io, &mut batch)?)
+        }
+    };
 }
 
 impl Reader for PreadFile {
     const PROBE: Probe = Probe::OneByte;
 
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(self, offsets, blocks, block_bytes)
-    }
+    reads_of!(|file| file);
 }
 
 /// Of any mode. What a pass without the copy does is not known of it: [`Io::has_skeleton`](super::Io::has_skeleton).
 impl Reader for Box<dyn BlockIo> {
     const PROBE: Probe = Probe::OneBytePerPage;
 
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(&**self, offsets, blocks, block_bytes)
-    }
+    reads_of!(|file| &**file);
 }
 
 impl Reader for MmapFile {
     const PROBE: Probe = Probe::OneBytePerPage;
 
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(self, offsets, blocks, block_bytes)
-    }
+    reads_of!(|file| file);
 
     fn fallback_reads(&self) -> u64 {
         self.stats().pread.reads
@@ -103,14 +93,7 @@ impl Reader for MmapFile {
 impl Reader for AutoFile {
     const PROBE: Probe = Probe::OneBytePerPage;
 
-    #[inline]
-    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.read_at(offset, buf)?)
-    }
-
-    fn read_batch(&self, offsets: &[u64], blocks: &mut [u8], block_bytes: usize) -> Result<()> {
-        read_as_batch(self, offsets, blocks, block_bytes)
-    }
+    reads_of!(|file| file);
 
     fn auto_stats(&self) -> Option<AutoStats> {
         self.stats().auto
