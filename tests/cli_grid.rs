@@ -258,11 +258,18 @@ fn auto_follows_a_limit_that_moves() {
                  --limit-change 25%@2s,200%@5s --explain --no-reference";
     let (_, outcome) = grid(dir.path(), words);
     let [cell] = cells(&outcome) else { panic!("{outcome}") };
-    let fits: Vec<bool> = moments(cell).iter().map(|moment| moment["fits"].as_bool().unwrap()).collect();
-    let mut turns = fits.clone();
+    // Whether the file is held to fit, and whether most of it is read through the map. What the kernel evicts at once when
+    // the limit falls, `auto` has not to give back: that is counted where it is made to happen.
+    let mut turns: Vec<(bool, bool)> = Vec::new();
+    for moment in moments(cell) {
+        let parts = moment["parts"].as_str().unwrap();
+        turns.push((moment["fits"].as_bool().unwrap(), parts.matches('M').count() > parts.len() / 2));
+    }
     turns.dedup();
-    assert!(turns.starts_with(&[true, false, true]), "it fits, then it does not, then it does: {fits:?}");
-    assert!(number(&moments(cell).last().unwrap()["given_back"]) > 0.0, "{cell}");
+    let mut rest = turns.iter();
+    for wanted in [(true, true), (false, false), (true, true)] {
+        assert!(rest.any(|turn| *turn == wanted), "mapped, then read by system calls, then mapped: {turns:?}");
+    }
 }
 
 #[test]
