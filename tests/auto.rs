@@ -145,6 +145,36 @@ fn where_much_of_a_file_is_in_use_the_rest_of_it_is_read() {
     assert_eq!(resident_bytes(&File::open(&path).unwrap()).unwrap(), len);
 }
 
+/// How often this process has a file mapped or open.
+fn uses_of(path: &Path) -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let opened = descriptors.filter(|entry| fs::read_link(entry.as_ref().unwrap().path()).is_ok_and(|to| to == path));
+    maps.lines().filter(|line| line.ends_with(path.to_str().unwrap())).count() + opened.count()
+}
+
+#[test]
+fn a_file_that_is_closed_while_it_is_read_in_the_background_is_closed() {
+    let (dir, len) = (scratch(), 64 * MIB);
+    let (path, _) = file_of(dir.path(), len);
+    let path = path.canonicalize().unwrap();
+    let mut loading = 0;
+    for round in 0..40 {
+        let is_cold = make_cold(&path);
+        let file = IoOptions::new().open_auto(&path).unwrap();
+        for offset in blocks(len, round).take(2_000) {
+            check(&file, offset, BLOCK);
+            loading = regions_in(&auto(&file), RegionState::Loading);
+            if loading > 0 || !is_cold {
+                break;
+            }
+        }
+        assert!(uses_of(&path) > 0);
+        drop(file);
+        assert_eq!(uses_of(&path), 0, "{loading} regions were being read");
+    }
+}
+
 #[test]
 fn a_working_set_that_does_not_fit_is_not_read_whole() {
     let (dir, len) = (scratch(), 64 * MIB);

@@ -119,6 +119,13 @@ impl AutoFile {
     }
 }
 
+impl Drop for AutoFile {
+    /// Waits for what is being read in the background: at most a region, by each of two threads.
+    fn drop(&mut self) {
+        self.core.close();
+    }
+}
+
 impl BlockIo for AutoFile {
     #[inline]
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {

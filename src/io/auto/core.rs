@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -62,6 +62,8 @@ pub(super) struct Core {
     loads: Loads,
     /// Jobs for the rest of the file that are queued or under way.
     pub(super) rest_jobs: AtomicU32,
+    /// The file is being closed: what is under way in the background is to end. Set once, by [`Core::close`].
+    is_closing: AtomicBool,
     began: Instant,
     /// What to read a region whole has cost lately; 0 before the first one.
     load_ns: AtomicU64,
@@ -91,6 +93,7 @@ impl Core {
             counters: AutoCounters::default(),
             loads: Loads::new(huge_pages),
             rest_jobs: AtomicU32::new(0),
+            is_closing: AtomicBool::new(false),
             began: Instant::now(),
             load_ns: AtomicU64::new(0),
             spent_ns: AtomicU64::new(0),
@@ -435,7 +438,8 @@ impl Core {
                     if left == 0 {
                         return Some(Work::Rest(region..regions.end));
                     }
-                    if !self.judge.may_load() {
+                    // Relaxed: who sets it waits for this job, which sees it at the next region.
+                    if self.is_closing.load(Relaxed) || !self.judge.may_load() {
                         break;
                     }
                     let state = match self.regions.state(region) {
@@ -451,6 +455,12 @@ impl Core {
                 None
             }
         }
+    }
+
+    /// Nothing happens to the file in the background any more when this returns.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Relaxed);
+        loader::withdraw(&self.itself);
     }
 
     /// What to read a region whole costs.

@@ -1,7 +1,8 @@
 //! Threads that read regions whole, so that no reader has to wait for that.
 //!
 //! There are a few for the whole process. They are started when there is work, and end when there has been none for a
-//! while. A job holds no file open: it finds out that the file was closed, and is done.
+//! while. A job that waits holds no file open. Whoever closes a file takes its jobs back, and waits for those under way, so
+//! that a file that was closed has no descriptor and no map left.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -40,16 +41,22 @@ struct Job {
 struct Pool {
     state: Mutex<PoolState>,
     has_work: Condvar,
+    is_done: Condvar,
 }
 
 struct PoolState {
     jobs: VecDeque<Job>,
+    /// The files of the jobs under way.
+    working: Vec<Weak<Core>>,
     threads: usize,
     idle: usize,
 }
 
-static POOL: Pool =
-    Pool { state: Mutex::new(PoolState { jobs: VecDeque::new(), threads: 0, idle: 0 }), has_work: Condvar::new() };
+static POOL: Pool = Pool {
+    state: Mutex::new(PoolState { jobs: VecDeque::new(), working: Vec::new(), threads: 0, idle: 0 }),
+    has_work: Condvar::new(),
+    is_done: Condvar::new(),
+};
 
 /// Queues work for a file. False where too much waits already, or no thread can be had.
 pub(super) fn submit(core: &Weak<Core>, work: Work) -> bool {
@@ -61,6 +68,15 @@ pub(super) fn submit(core: &Weak<Core>, work: Work) -> bool {
     drop(state);
     POOL.has_work.notify_one();
     true
+}
+
+/// Takes all work for a file back that nobody has begun, and returns when nobody is at any of it.
+pub(super) fn withdraw(core: &Weak<Core>) {
+    let mut state = POOL.state.lock();
+    state.jobs.retain(|job| !job.core.ptr_eq(core));
+    while state.working.iter().any(|other| other.ptr_eq(core)) {
+        POOL.is_done.wait(&mut state);
+    }
 }
 
 /// Starts one more thread if there may be one. False if there is none at all then.
@@ -77,15 +93,23 @@ fn start_thread(state: &mut PoolState) -> bool {
 fn run() {
     let mut state = POOL.state.lock();
     loop {
-        if let Some(job) = state.jobs.pop_front() {
+        if let Some(Job { core: itself, work }) = state.jobs.pop_front() {
+            // With the lock held: whoever withdraws the file's work sees either the job, or that it is under way.
+            let Some(core) = itself.upgrade() else { continue };
+            state.working.push(itself.clone());
             drop(state);
-            if let Some(core) = job.core.upgrade()
-                && let Some(rest) = core.work(job.work)
-            {
-                // Behind whatever else waits.
-                POOL.state.lock().jobs.push_back(Job { core: job.core, work: rest });
-            }
+            let rest = core.work(work);
+            // Before it is said that this is done: the file may be open no longer than that.
+            drop(core);
             state = POOL.state.lock();
+            if let Some(at) = state.working.iter().position(|other| other.ptr_eq(&itself)) {
+                state.working.swap_remove(at);
+            }
+            POOL.is_done.notify_all();
+            if let Some(rest) = rest {
+                // Behind whatever else waits.
+                state.jobs.push_back(Job { core: itself, work: rest });
+            }
             continue;
         }
         state.idle += 1;
