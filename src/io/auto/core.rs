@@ -26,10 +26,8 @@ const SAMPLE_READS: u64 = 64;
 /// nothing doubles it.
 const LOOK_NS: u64 = 16_000;
 /// A region, or the rest of a file, is worth reading whole when its reads have cost this part of what that costs: one
-/// read at a time leaves the device idle for most of its time.
+/// read at a time leaves the device idle for most of its time. Reads at depth do not: this part of their cost counts.
 pub(super) const LOAD_PART: u64 = 16;
-/// Reads at depth do not, so that a load takes from them what it needs: of what they cost this part counts.
-pub(super) const DEPTH_PART: u64 = 8;
 /// What reading a region whole is taken to cost before it was done.
 const LOAD_NS_FIRST: u64 = 1_000_000;
 /// Regions that are asked about together while none of them is known.
