@@ -12,12 +12,12 @@
 mod batch;
 mod core;
 mod counters;
+mod group;
 mod judge;
 mod loader;
 mod loads;
 mod memory;
 mod regions;
-mod rest;
 mod streams;
 
 use std::ops::Range;
@@ -110,7 +110,7 @@ impl AutoFile {
             load_bytes: counters.load_bytes.get(),
             load_time: std::time::Duration::from_nanos(counters.load_ns.get()),
             load_failures: counters.load_failures.get(),
-            rests: counters.rests.get(),
+            groups: counters.groups.get(),
             judgements: counters.judgements.get(),
             mode_changes: counters.mode_changes.get(),
             released: counters.released.get(),

@@ -43,8 +43,8 @@ pub struct AutoStats {
     pub load_time: Duration,
     /// Regions that could not be read whole.
     pub load_failures: u64,
-    /// Times what was missing of the file was read in order, as so much of it was in use.
-    pub rests: u64,
+    /// Times what was missing of 32 MiB was read whole, since much of it was in use.
+    pub groups: u64,
     /// Times it was asked whether the working set fits.
     pub judgements: u64,
     /// Times the answer changed.

@@ -47,7 +47,7 @@ impl Core {
 
     #[cold]
     fn read_cold_batch(&self, batch: &mut [BatchRead<'_>], cold: &[usize], failed: &mut Option<(usize, Error)>) {
-        let began_ns = self.now_ns();
+        let (began_ns, is_alone) = (self.now_ns(), self.is_alone());
         let mut wanted = cold.iter().copied();
         if let Some((index, error)) = self.depth.read_batch(&self.map.pread, self.single(), batch, &mut wanted) {
             first_of(failed, index, error);
@@ -55,7 +55,7 @@ impl Core {
         let now_ns = self.now_ns();
         self.counters.cold_reads.add(cold.len() as u64);
         // They were under way together: each has cost its share.
-        let each_ns = (now_ns - began_ns) / cold.len() as u64;
+        let each_ns = self.own_ns((now_ns - began_ns) / cold.len() as u64, is_alone);
         for index in cold {
             let read = &batch[*index];
             // A range that no file can have is in no region.

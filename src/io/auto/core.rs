@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -22,18 +22,15 @@ use crate::sys::residency::cached_pages;
 
 /// One mapped read of a thread in so many is timed.
 const SAMPLE_READS: u64 = 64;
-/// A region is looked at when its reads have cost so much more than they would have from the map; each look that brings
-/// nothing doubles it.
-const LOOK_NS: u64 = 16_000;
-/// A region, or the rest of a file, is worth reading whole when its reads have cost this part of what that costs: one
-/// read at a time leaves the device idle for most of its time. Reads at depth do not: this part of their cost counts.
-pub(super) const LOAD_PART: u64 = 16;
+/// A region is worth reading whole when its reads have cost this part of what that costs: one read at a time leaves the
+/// device idle for most of its time. Reads at depth do not: this part of their cost counts.
+pub(super) const LOAD_PART: u64 = 4;
 /// What reading a region whole is taken to cost before it was done.
 const LOAD_NS_FIRST: u64 = 1_000_000;
-/// Regions that are asked about together while none of them is known.
-const LOOK_REGIONS: u64 = 16;
-/// Regions that a job for the rest of a file reads before others have their turn.
-const REST_STEP_REGIONS: u64 = 4;
+/// What a cold read is taken to cost before any was seen. The first ones wait for much that later ones do not.
+const READ_NS_FIRST: u64 = 50_000;
+/// Regions that are asked about together while none of them is known, and read together where many are in use.
+pub(super) const GROUP_REGIONS: u64 = 16;
 /// What is in the page cache of a region that is to be read whole is dropped first if it is less than this part of it:
 /// then all of it can be one folio of 2 MiB.
 const DROP_PART: u64 = 4;
@@ -58,17 +55,13 @@ pub(super) struct Core {
     pub(super) judge: Judge,
     pub(super) counters: AutoCounters,
     loads: Loads,
-    /// Jobs for the rest of the file that are queued or under way.
-    pub(super) rest_jobs: AtomicU32,
-    /// The file is being closed: what is under way in the background is to end. Set once, by [`Core::close`].
-    is_closing: AtomicBool,
     began: Instant,
-    /// What to read a region whole has cost lately; 0 before the first one.
+    /// What to read a region whole has cost lately.
     load_ns: AtomicU64,
-    /// What cold reads have cost since the rest of the file was read last.
-    pub(super) spent_ns: AtomicU64,
-    /// What they must have cost for the rest to be worth reading, when that was asked last.
-    pub(super) rest_ns: AtomicU64,
+    /// Regions that are being read whole.
+    loading: AtomicU32,
+    /// What a cold read has cost lately while none was.
+    read_ns: AtomicU64,
     page_bytes: u64,
     pub(super) depth: DepthReads,
     pub(super) itself: Weak<Core>,
@@ -90,12 +83,10 @@ impl Core {
             judge,
             counters: AutoCounters::default(),
             loads: Loads::new(huge_pages),
-            rest_jobs: AtomicU32::new(0),
-            is_closing: AtomicBool::new(false),
             began: Instant::now(),
-            load_ns: AtomicU64::new(0),
-            spent_ns: AtomicU64::new(0),
-            rest_ns: AtomicU64::new(u64::MAX),
+            load_ns: AtomicU64::new(LOAD_NS_FIRST),
+            loading: AtomicU32::new(0),
+            read_ns: AtomicU64::new(READ_NS_FIRST),
             page_bytes: rustix::param::page_size() as u64,
             depth: DepthReads::new(queue_depth),
             itself,
@@ -108,6 +99,11 @@ impl Core {
 
     pub(super) fn file(&self) -> &File {
         self.map.pread.file()
+    }
+
+    /// The region after the last that the file has some of.
+    pub(super) fn end_region(&self) -> u64 {
+        self.map.pread.len().map_or(0, |len| len.div_ceil(REGION_BYTES))
     }
 
     /// The descriptor for reads of what is not in the page cache.
@@ -158,6 +154,7 @@ impl Core {
         let began_ns = self.now_ns();
         self.judge_if_due(began_ns);
         let len = buf.len();
+        let is_alone = self.is_alone();
         match self.choose(offset, len) {
             Path::Map => self.map.read_counted(cell, offset, buf),
             Path::Pread => {
@@ -167,7 +164,7 @@ impl Core {
                     cell.count_pread(len);
                     self.counters.cold_reads.add(1);
                     let now_ns = self.now_ns();
-                    let cost_ns = (now_ns - began_ns).saturating_sub(map_ns(len));
+                    let cost_ns = self.own_ns((now_ns - began_ns).saturating_sub(map_ns(len)), is_alone);
                     self.account(offset, len, cost_ns, now_ns);
                 }
                 result
@@ -231,8 +228,7 @@ impl Core {
         self.counters.scan_steps.add(1);
         let file_len_bytes = self.map.pread.len().unwrap_or(0);
         if !wanted.ahead.is_empty() {
-            let end = region_of(file_len_bytes.saturating_sub(1)) + 1;
-            for region in wanted.ahead.start..wanted.ahead.end.min(end) {
+            for region in wanted.ahead.start..wanted.ahead.end.min(self.end_region()) {
                 self.queue(region, true);
             }
             // The rest of the region that it is in comes in small pages, in one piece.
@@ -257,13 +253,26 @@ impl Core {
         }
     }
 
+    /// Whether no region is being read whole.
+    pub(super) fn is_alone(&self) -> bool {
+        self.loading.load(Relaxed) == 0
+    }
+
+    /// What counts of a cold read that has taken so long. That it waited for regions that were read whole is no reason
+    /// to read more of them, and one that waited for something else says nothing of the next.
+    pub(super) fn own_ns(&self, cost_ns: u64, was_alone: bool) -> u64 {
+        let mean_ns = self.read_ns.load(Relaxed);
+        if was_alone && self.is_alone() {
+            let cost_ns = cost_ns.min(4 * mean_ns);
+            self.read_ns.store(running_mean(mean_ns, cost_ns), Relaxed);
+            return cost_ns;
+        }
+        cost_ns.min(mean_ns)
+    }
+
     /// A read of cold regions has cost so much more than one from the map.
     pub(super) fn account(&self, offset: u64, len: usize, cost_ns: u64, now_ns: u64) {
         let tick = self.judge.tick(now_ns);
-        let spent_ns = self.spent_ns.fetch_add(cost_ns, Relaxed) + cost_ns;
-        if spent_ns >= self.rest_ns.load(Relaxed) {
-            self.judge.hasten();
-        }
         let (first, last) = (region_of(offset), region_of(offset + len as u64 - 1));
         for region in first..=last {
             match self.regions.state(region) {
@@ -274,17 +283,18 @@ impl Core {
                 }
                 _ => continue,
             }
-            let (sum_ns, backoff) = self.regions.charge(region, cost_ns / (last - first + 1), tick);
-            let look_ns = (LOOK_NS << backoff).min(ACCOUNT_NS_MAX);
+            let (sum_ns, look_ns) = self.regions.charge(region, cost_ns / (last - first + 1), tick);
             if sum_ns < look_ns {
                 continue;
             }
-            // What was on the account before this look, too.
-            let is_worth_it = sum_ns + (look_ns - LOOK_NS) >= self.load_ns().min(ACCOUNT_NS_MAX) / LOAD_PART;
+            let is_worth_it = sum_ns >= self.load_ns().min(ACCOUNT_NS_MAX) / LOAD_PART;
             if self.look(region, 1) == Some(true) {
                 self.regions.set(region, State::Mapped);
             } else if !(is_worth_it && self.judge.may_load() && self.queue(region, false)) {
                 self.regions.put_off(region);
+                if self.judge.may_load_unused() {
+                    self.consider_group(region);
+                }
             }
         }
     }
@@ -316,11 +326,11 @@ impl Core {
 
     /// The state of a region of which nothing is known.
     fn find_out(&self, region: u64) -> State {
-        let group = region / LOOK_REGIONS * LOOK_REGIONS;
+        let group = region / GROUP_REGIONS * GROUP_REGIONS;
         let is_unknown = |region| self.regions.state(region) == State::Unknown;
         // A file that is wholly there, or not at all, is asked about in large pieces.
-        if (group..group + LOOK_REGIONS).all(is_unknown)
-            && let Some((cached, wanted)) = self.cached_of(group, LOOK_REGIONS)
+        if (group..group + GROUP_REGIONS).all(is_unknown)
+            && let Some((cached, wanted)) = self.cached_of(group, GROUP_REGIONS)
             && (cached == 0 || cached >= wanted)
         {
             let state = if cached == 0 { State::Cold } else { State::Mapped };
@@ -350,7 +360,7 @@ impl Core {
     // ---- Loads ----
 
     /// Has a region read whole by another thread. False if that cannot be.
-    fn queue(&self, region: u64, is_ahead: bool) -> bool {
+    pub(super) fn queue(&self, region: u64, is_ahead: bool) -> bool {
         let state = self.regions.state(region);
         if !matches!(state, State::Cold | State::Unknown) || !self.regions.change(region, state, State::Queued) {
             return matches!(state, State::Queued | State::Loading);
@@ -386,20 +396,22 @@ impl Core {
         if cached > 0 && cached < wanted / DROP_PART {
             self.drop_region(region);
         }
-        let began_ns = self.now_ns();
         let bytes = bytes_of(region);
         let end = bytes.end.min(self.map.pread.len().unwrap_or(0));
         if end <= bytes.start {
             // It was cut off just now.
             return false;
         }
-        match self.loads.load(self.file(), bytes.start..end) {
+        let began_ns = self.now_ns();
+        let loading = self.loading.fetch_add(1, Relaxed) + 1;
+        let loaded = self.loads.load(self.file(), bytes.start..end);
+        self.loading.fetch_sub(1, Relaxed);
+        let took_ns = self.now_ns() - began_ns;
+        match loaded {
             Ok(()) => {
-                let took_ns = self.now_ns() - began_ns;
-                // Relaxed: a mean, where a lost update does not matter.
-                let mean_ns = self.load_ns.load(Relaxed);
-                let mean_ns = if mean_ns == 0 { took_ns } else { mean_ns - mean_ns / 8 + took_ns / 8 };
-                self.load_ns.store(mean_ns, Relaxed);
+                // Those that are under way together share the device.
+                let own_ns = took_ns / u64::from(loading);
+                self.load_ns.store(running_mean(self.load_ns.load(Relaxed), own_ns), Relaxed);
                 self.counters.loads.add(1);
                 self.counters.load_bytes.add(end - bytes.start);
                 self.counters.load_ns.add(took_ns);
@@ -413,8 +425,8 @@ impl Core {
         }
     }
 
-    /// What a thread does for this file, and what is left of it.
-    pub(super) fn work(&self, work: Work) -> Option<Work> {
+    /// What a thread does for this file.
+    pub(super) fn work(&self, work: Work) {
         match work {
             Work::Region(region) => {
                 if self.judge.may_load() {
@@ -422,52 +434,29 @@ impl Core {
                 } else if self.regions.change(region, State::Queued, State::Cold) {
                     self.regions.put_off(region);
                 }
-                None
             }
             Work::Ahead(region) => {
                 if self.load(region, State::Queued) {
                     self.regions.change(region, State::Mapped, State::Ahead);
                 }
-                None
-            }
-            Work::Rest(regions) => {
-                let mut left = REST_STEP_REGIONS;
-                for region in regions.clone() {
-                    if left == 0 {
-                        return Some(Work::Rest(region..regions.end));
-                    }
-                    // Relaxed: who sets it waits for this job, which sees it at the next region.
-                    if self.is_closing.load(Relaxed) || !self.judge.may_load() {
-                        break;
-                    }
-                    let state = match self.regions.state(region) {
-                        State::Unknown => self.find_out(region),
-                        state => state,
-                    };
-                    if matches!(state, State::Cold | State::Queued) && !self.regions.is_put_off(region) {
-                        self.load(region, state);
-                        left -= 1;
-                    }
-                }
-                self.rest_jobs.fetch_sub(1, Relaxed);
-                None
             }
         }
     }
 
     /// Nothing happens to the file in the background any more when this returns.
     pub(super) fn close(&self) {
-        self.is_closing.store(true, Relaxed);
         loader::withdraw(&self.itself);
     }
 
     /// What to read a region whole costs.
     pub(super) fn load_ns(&self) -> u64 {
-        match self.load_ns.load(Relaxed) {
-            0 => LOAD_NS_FIRST,
-            mean_ns => mean_ns,
-        }
+        self.load_ns.load(Relaxed)
     }
+}
+
+/// The mean of late, with one more. Where two threads change it at once, one of the two is lost, which does not matter.
+fn running_mean(mean_ns: u64, ns: u64) -> u64 {
+    mean_ns - mean_ns / 8 + ns / 8
 }
 
 /// What so many bytes cost from the map, at the most.

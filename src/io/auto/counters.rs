@@ -31,7 +31,7 @@ pub(super) struct AutoCounters {
     pub(super) load_bytes: Counter,
     pub(super) load_ns: Counter,
     pub(super) load_failures: Counter,
-    pub(super) rests: Counter,
+    pub(super) groups: Counter,
     pub(super) judgements: Counter,
     pub(super) mode_changes: Counter,
     pub(super) released: Counter,

@@ -23,8 +23,6 @@ const SET_TICKS: u8 = 8;
 const OLD_TICKS: u8 = 8;
 /// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
 const FIT_PERCENT: (u64, u64) = (90, 75);
-/// Where this part of the file was used lately, and the file fits, what is missing of it may be worth reading.
-const REST_PART: u64 = 8;
 /// The process's memory groups are looked for again after this: it may have been moved.
 const PROBE_PERIOD_NS: u64 = 5_000_000_000;
 /// Regions that one judgement gives back at most.
@@ -36,6 +34,7 @@ pub(super) struct Judge {
     /// When the next judgement is due. Relaxed, as all here: whoever sees an old value judges a little sooner or later.
     due_ns: AtomicU64,
     is_tight: AtomicBool,
+    fits_whole: AtomicBool,
     capacity_bytes: AtomicU64,
     working_set_bytes: AtomicU64,
     limits: Limits,
@@ -61,6 +60,7 @@ impl Judge {
         Judge {
             due_ns: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
+            fits_whole: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(limits.page_cache_bytes_max.unwrap_or(u64::MAX)),
             working_set_bytes: AtomicU64::new(0),
             limits,
@@ -87,6 +87,11 @@ impl Judge {
     /// Whether regions may be read whole because single reads of them cost too much.
     pub(super) fn may_load(&self) -> bool {
         !self.is_tight.load(Relaxed)
+    }
+
+    /// Whether regions may be read whole that nobody has read of yet: all of the file would fit.
+    pub(super) fn may_load_unused(&self) -> bool {
+        self.may_load() && self.fits_whole.load(Relaxed)
     }
 
     /// Something has happened that should not have: judge at the next read, but not more often than a hundred times a
@@ -144,9 +149,7 @@ impl Core {
             }
         }
         let fits_whole = file_len_bytes <= capacity_bytes / 100 * FIT_PERCENT.0;
-        let is_wide = used >= regions.div_ceil(REST_PART).max(2);
-        let missing = if !is_tight && fits_whole { regions.saturating_sub(mapped) } else { 0 };
-        self.consider_rest(missing, regions, is_wide);
+        judge.fits_whole.store(fits_whole, Relaxed);
         self.give_back(mapped, regions, tick, capacity_bytes, is_tight);
     }
 

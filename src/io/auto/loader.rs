@@ -5,7 +5,6 @@
 //! that a file that was closed has no descriptor and no map left.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Weak;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::core::Core;
 
 /// More would only compete for the device: a load is 2 MiB long, and the kernel reads ahead of it.
-pub(super) const THREADS_MAX: usize = 2;
+const THREADS_MAX: usize = 2;
 /// Jobs that may wait. Who comes later goes without, and asks again when it matters as much then.
 const QUEUE_MAX: usize = 256;
 /// How long a thread waits for work before it ends.
@@ -28,8 +27,6 @@ pub(super) enum Work {
     Region(u64),
     /// Reads one region, if it is still queued, ahead of a scan.
     Ahead(u64),
-    /// Reads what is not there of these regions, in order, a few at a time.
-    Rest(Range<u64>),
 }
 
 #[derive(Debug)]
@@ -98,7 +95,7 @@ fn run() {
             let Some(core) = itself.upgrade() else { continue };
             state.working.push(itself.clone());
             drop(state);
-            let rest = core.work(work);
+            core.work(work);
             // Before it is said that this is done: the file may be open no longer than that.
             drop(core);
             state = POOL.state.lock();
@@ -106,10 +103,6 @@ fn run() {
                 state.working.swap_remove(at);
             }
             POOL.is_done.notify_all();
-            if let Some(rest) = rest {
-                // Behind whatever else waits.
-                state.jobs.push_back(Job { core: itself, work: rest });
-            }
             continue;
         }
         state.idle += 1;

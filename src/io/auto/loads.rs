@@ -51,9 +51,12 @@ impl Loads {
         }
         let wanted = end.max(RANGE_BYTES_MIN).checked_next_power_of_two().unwrap_or(end);
         let map = Mapping::new(file, wanted).or_else(|_| Mapping::new(file, end))?;
-        let advice = if self.huge_pages { MapAdvice::HugePages } else { MapAdvice::NoHugePages };
-        if let Err(error) = map.advise(advice) {
-            tracing::debug!(%error, "the kernel does not take the advice");
+        let pages = if self.huge_pages { MapAdvice::HugePages } else { MapAdvice::NoHugePages };
+        // Without `Random` the kernel would read the next 2 MiB too.
+        for advice in [pages, MapAdvice::Random] {
+            if let Err(error) = map.advise(advice) {
+                tracing::debug!(?advice, %error, "the kernel does not take the advice");
+            }
         }
         let map = Arc::new(map);
         *current = Some(map.clone());

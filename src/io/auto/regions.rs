@@ -34,6 +34,9 @@ const COST_SHIFT: u32 = 16;
 const COST_MAX: u32 = (1 << 16) - 1;
 /// What an account counts in.
 const COST_UNIT_NS: u64 = 256;
+/// A region is looked at when its reads have cost so much more than they would have from the map; each look that brings
+/// nothing doubles it.
+pub(super) const LOOK_NS: u64 = 16_000;
 /// The most that can be on an account.
 pub(super) const ACCOUNT_NS_MAX: u64 = COST_MAX as u64 * COST_UNIT_NS;
 
@@ -100,6 +103,11 @@ fn place_of(region: u64) -> (usize, usize) {
     (table, region - (FIRST_REGIONS << (table - 1)))
 }
 
+/// What is on the account in a region's word.
+fn account_ns(word: u32) -> u64 {
+    u64::from(word >> COST_SHIFT) * COST_UNIT_NS
+}
+
 impl Regions {
     pub(super) fn new() -> Self {
         Regions { tables: [const { OnceLock::new() }; TABLES] }
@@ -154,9 +162,13 @@ impl Regions {
         });
     }
 
-    /// Whether reading it whole has failed, or was not worth it many times.
+    /// Whether reading it whole has failed, and less was spent on it since than that puts it off by.
     pub(super) fn is_put_off(&self, region: u64) -> bool {
-        self.get(region).is_some_and(|word| (word.load(Relaxed) >> BACKOFF_SHIFT) & BACKOFF_MAX >= FAILED_DOUBLINGS)
+        self.get(region).is_some_and(|word| {
+            let word = word.load(Relaxed);
+            let backoff = (word >> BACKOFF_SHIFT) & BACKOFF_MAX;
+            backoff >= FAILED_DOUBLINGS && account_ns(word) < (LOOK_NS << backoff) / 2
+        })
     }
 
     /// Puts a region into a state if it is in another one still, with nothing on its account. False if it is not.
@@ -185,10 +197,10 @@ impl Regions {
     }
 
     /// Adds to what reads of a cold region have cost above what they would from the map, and uses it at this tick.
-    /// Returns the sum, and by how many doublings it was not worth it before.
-    pub(super) fn charge(&self, region: u64, cost_ns: u64, tick: u8) -> (u64, u32) {
+    /// Returns the sum, and what it must be for the region to be looked at.
+    pub(super) fn charge(&self, region: u64, cost_ns: u64, tick: u8) -> (u64, u64) {
         let units = u32::try_from(cost_ns / COST_UNIT_NS).unwrap_or(COST_MAX);
-        let Some(word) = self.get_or_make(region) else { return (0, BACKOFF_MAX) };
+        let Some(word) = self.get_or_make(region) else { return (0, ACCOUNT_NS_MAX) };
         let add = |old: u32| {
             let cost = (old >> COST_SHIFT).saturating_add(units).min(COST_MAX);
             (old & (STATE_MASK | (BACKOFF_MAX << BACKOFF_SHIFT)))
@@ -197,14 +209,25 @@ impl Regions {
         };
         let old = word.fetch_update(Relaxed, Relaxed, |old| Some(add(old))).unwrap_or(0);
         let new = add(old);
-        (u64::from(new >> COST_SHIFT) * COST_UNIT_NS, (new >> BACKOFF_SHIFT) & BACKOFF_MAX)
+        let look_ns = LOOK_NS << ((new >> BACKOFF_SHIFT) & BACKOFF_MAX);
+        (account_ns(new), look_ns.min(ACCOUNT_NS_MAX))
     }
 
-    /// Looking at a cold region brought nothing: its account begins again, and twice as much must be on it next time.
+    /// The state of a region, and what is on its account.
+    pub(super) fn spent(&self, region: u64) -> (State, u64) {
+        let word = self.get(region).map_or(0, |word| word.load(Relaxed));
+        (State::of(word), account_ns(word))
+    }
+
+    /// Looking at a cold region brought nothing: twice as much must be on its account next time, at the least.
     pub(super) fn put_off(&self, region: u64) {
         self.update(region, |word| {
-            let backoff = (((word >> BACKOFF_SHIFT) & BACKOFF_MAX) + 1).min(BACKOFF_MAX);
-            (word & (STATE_MASK | (STAMP_MASK << STAMP_SHIFT))) | (backoff << BACKOFF_SHIFT)
+            let cost = (word >> COST_SHIFT).min(COST_MAX / 2);
+            let mut backoff = (((word >> BACKOFF_SHIFT) & BACKOFF_MAX) + 1).min(BACKOFF_MAX);
+            while backoff < BACKOFF_MAX && LOOK_NS << backoff <= account_ns(word) {
+                backoff += 1;
+            }
+            (word & (STATE_MASK | (STAMP_MASK << STAMP_SHIFT))) | (backoff << BACKOFF_SHIFT) | (cost << COST_SHIFT)
         });
     }
 
@@ -266,21 +289,29 @@ mod tests {
     fn an_account_sums_up_and_begins_again() {
         let regions = Regions::new();
         regions.set(3, State::Cold);
-        assert_eq!(regions.charge(3, 1000 * COST_UNIT_NS, 9), (1000 * COST_UNIT_NS, 0));
-        assert_eq!(regions.charge(3, 500 * COST_UNIT_NS, 10), (1500 * COST_UNIT_NS, 0));
+        let look_ns = |doublings: u32| LOOK_NS << doublings;
+        assert_eq!(regions.charge(3, 100 * COST_UNIT_NS, 9), (100 * COST_UNIT_NS, look_ns(0)));
+        assert_eq!(regions.charge(3, 50 * COST_UNIT_NS, 10), (150 * COST_UNIT_NS, look_ns(0)));
         assert_eq!(regions.noted(10, 12).collect::<Vec<_>>(), [(3, State::Cold, 2)]);
+        // More than twice as much was spent before it was looked at.
         regions.put_off(3);
+        assert_eq!(regions.charge(3, 0, 10), (150 * COST_UNIT_NS, look_ns(2)));
+        assert_eq!(regions.spent(3), (State::Cold, 150 * COST_UNIT_NS));
+        assert_eq!(regions.charge(3, u64::MAX, 10), (ACCOUNT_NS_MAX, look_ns(2)));
         regions.put_off(3);
-        assert_eq!(regions.charge(3, 0, 10), (0, 2));
-        assert_eq!(regions.charge(3, u64::MAX, 10).0, u64::from(COST_MAX) * COST_UNIT_NS);
+        let (sum_ns, look_ns_max) = regions.charge(3, 0, 10);
+        assert!(sum_ns < look_ns_max && look_ns_max == ACCOUNT_NS_MAX, "not at every read");
         assert!(!regions.change(3, State::Unknown, State::Loading));
         assert!(regions.change(3, State::Cold, State::Loading));
         assert_eq!(regions.state(3), State::Loading);
-        assert_eq!(regions.charge(3, 0, 10), (0, 2), "a new account");
+        assert_eq!(regions.charge(3, 0, 10).0, 0, "a new account");
+        regions.set(3, State::Loading);
         assert!(!regions.is_put_off(3));
         regions.fail(3);
         assert_eq!((regions.state(3), regions.is_put_off(3)), (State::Cold, true));
-        assert_eq!(regions.charge(3, 0, 10), (0, 7));
+        assert_eq!(regions.charge(3, 0, 10), (0, look_ns(5)));
+        assert_eq!(regions.charge(3, look_ns(5), 10), (look_ns(5), look_ns(5)));
+        assert!(!regions.is_put_off(3), "it may be tried again");
         regions.set(3, State::Loading);
         regions.stamp(3, 200);
         assert_eq!(regions.noted(10, 201).collect::<Vec<_>>(), [(3, State::Loading, 1)]);
