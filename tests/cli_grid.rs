@@ -258,8 +258,8 @@ fn auto_follows_a_limit_that_moves() {
                  --limit-change 25%@2s,200%@5s --explain --no-reference";
     let (_, outcome) = grid(dir.path(), words);
     let [cell] = cells(&outcome) else { panic!("{outcome}") };
-    // Whether the file is held to fit, and whether most of it is read through the map. What the kernel evicts at once when
-    // the limit falls, `auto` has not to give back: that is counted where it is made to happen.
+    // Whether the file is held to fit, and whether most of it is read through the map. What the kernel evicts at once
+    // when the limit falls, `auto` has not to give back: that is counted where it is made to happen.
     let mut turns: Vec<(bool, bool)> = Vec::new();
     for moment in moments(cell) {
         let parts = moment["parts"].as_str().unwrap();
