@@ -12,8 +12,8 @@
 //! - Installed once, with `SA_SIGINFO | SA_ONSTACK | SA_NODEFER`; never uninstalled. Whether it is still on top can be
 //!   asked ([`on_top`]).
 //! - In the handler: no lock, no allocation, no thread-local.
-//! - The kernel gives a fault to no handler in a thread that blocks the signal, and ends the process. So a thread asks for
-//!   its mask ([`may_fault`]) before its first copy, while it blocks the signal before each one, and now and then.
+//! - The kernel gives a fault to no handler in a thread that blocks the signal, and ends the process. So a thread asks
+//!   for its mask ([`may_fault`]) before its first copy, while it blocks the signal before each one, and now and then.
 //!
 //! # Safety
 //!
@@ -62,8 +62,8 @@ thread_local! {
     static SEEN_OPEN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a `SIGBUS` of this thread would reach any handler, as far as is known: it costs a system call at first, and as
-/// long as the answer is no.
+/// Whether a `SIGBUS` of this thread would reach any handler, as far as is known: it costs a system call at first, and
+/// as long as the answer is no.
 #[inline]
 pub(crate) fn may_fault() -> bool {
     SEEN_OPEN.get() || ask_mask()

@@ -271,12 +271,12 @@ impl<M: Mapped> Window<M> {
     /// Copies what lies below a bound that was loaded with Acquire just before.
     ///
     /// When the kernel cuts a file it lowers the length, then takes the pages behind it out of every map, and only then
-    /// zeroes the rest of the folio that holds the new end. That rest reaches to the end of a page, so a block that was
-    /// cut ends in a zero byte; and once it is zero, all later folios are gone, so that to touch one faults. Hence a
-    /// block is whole
+    /// zeroes the rest of the folio that holds the new end. So once a byte there is zero, all later folios are gone,
+    /// and to touch one faults. And that rest reaches to the end of a page, so a block that was cut ends in a zero byte
+    /// when that is done. Hence a block is whole
     ///
-    /// - if its last byte is not zero before the copy, and not in the copy;
     /// - if a byte in a later folio, the last one below the bound, can be touched before the copy and after it;
+    /// - if there is no such folio, and its last byte is not zero before the copy, and not in the copy.
     #[inline(always)]
     fn copy_below(&self, bound_bytes: usize, offset: u64, buf: &mut [u8]) -> Copied {
         let Some((start, end)) = range_within(offset, buf.len(), bound_bytes) else { return Copied::NotReadable };
