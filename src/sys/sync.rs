@@ -5,7 +5,8 @@
 //! that it chooses. All atomics are sequentially consistent then: what weaker orderings allow is not seen.
 //!
 //! In its unit tests they are those of `loom`, which goes through the executions that the orderings allow one by one,
-//! old values included. The models are the modules called `model`; `sync/mutants.rs` shows that they find what they are for.
+//! old values included. The models are the modules called `model`; `sync/mutants.rs` shows that they find what they are
+//! for.
 
 #[cfg(not(mapfall_model))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, fence};
