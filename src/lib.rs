@@ -13,8 +13,9 @@
 //! - A handler that someone installs over ours later is noticed (every few thousand reads of a thread, and whenever a
 //!   fault is recovered): the maps then step down to `pread(2)` until ours is back on top. Up to that moment a fault
 //!   goes to their handler first; if it does not pass it on, the process dies as it would with any map.
-//! - A thread that blocks `SIGBUS` dies of a fault in a map, since the kernel forces the default action then. Do not
-//!   read through a map in such a thread; nothing can be promised there.
+//! - In a thread that blocks `SIGBUS` the kernel lets no handler have a fault, and ends the process. Reads of such a
+//!   thread go by `pread(2)`, and none of them faults. A thread's mask is looked at before its first read through a map
+//!   and every few thousand reads: block the signal before you read, not between two reads, or the process may die.
 //! - To have a handler of your own beside ours, install it *before* the first map is opened. It is chained to.
 //!
 //! # Platforms

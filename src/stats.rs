@@ -27,6 +27,8 @@ pub enum FallbackReason {
     HandlerDeclined,
     /// Someone put another `SIGBUS` handler over ours, so a fault might not reach it.
     HandlerReplaced,
+    /// This thread blocks `SIGBUS`, so that the kernel would let no handler have a fault.
+    SignalBlocked,
     /// The system refused to map the file; [`MapStats::last_refusal`] says why.
     MapRefused,
     /// The file has outgrown its map and a larger one could not be had.
@@ -43,10 +45,11 @@ pub enum FallbackReason {
 
 impl FallbackReason {
     /// Every reason there is, in the order of [`IoStats::fallbacks`].
-    pub const ALL: [FallbackReason; 9] = [
+    pub const ALL: [FallbackReason; 10] = [
         FallbackReason::Unsupported,
         FallbackReason::HandlerDeclined,
         FallbackReason::HandlerReplaced,
+        FallbackReason::SignalBlocked,
         FallbackReason::MapRefused,
         FallbackReason::BeyondRange,
         FallbackReason::PastEnd,
@@ -62,6 +65,7 @@ impl FallbackReason {
             FallbackReason::Unsupported => "unsupported",
             FallbackReason::HandlerDeclined => "handler_declined",
             FallbackReason::HandlerReplaced => "handler_replaced",
+            FallbackReason::SignalBlocked => "signal_blocked",
             FallbackReason::MapRefused => "map_refused",
             FallbackReason::BeyondRange => "beyond_range",
             FallbackReason::PastEnd => "past_end",

@@ -2,6 +2,8 @@
 //! would have. Each test plays in a process of its own, since actions belong to the process.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+#[path = "signals/blocked.rs"]
+mod blocked;
 #[path = "support/children.rs"]
 mod children;
 #[path = "support/common.rs"]
@@ -37,7 +39,8 @@ const SCENES: &[(&str, Scene)] = &[
     ("after_ours", after_ours),
     ("after_ours_and_passing_on", after_ours_and_passing_on),
     ("any_thread", any_thread),
-    ("blocked", blocked),
+    blocked::SCENES[0],
+    blocked::SCENES[1],
     ("destination", destination),
     ("null", null),
     ("overflow", overflow),
@@ -382,21 +385,6 @@ fn any_thread() {
 #[test]
 fn faults_are_recovered_on_any_thread() {
     ends_well("any_thread", &[]);
-}
-
-fn blocked() {
-    let ours = ours();
-    signals::block_bus(libc::SIG_BLOCK);
-    signals::block_bus(libc::SIG_UNBLOCK);
-    ours.recovers();
-    signals::block_bus(libc::SIG_BLOCK);
-    about_to_die();
-    ours.recovers();
-}
-
-#[test]
-fn a_thread_that_blocks_the_signal_dies_of_it_as_documented() {
-    dies_of(SIGBUS, "blocked", &[]);
 }
 
 fn forked() {

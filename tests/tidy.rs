@@ -243,10 +243,11 @@ fn lines_are_no_wider_than_one_can_read() {
 
 /// For each reason, by name: a test that makes it non-zero. It looks at the reason itself, or names a function of its
 /// file that does.
-const REASONS: [(&str, &str, &str); 9] = [
+const REASONS: [(&str, &str, &str); 10] = [
     ("unsupported", "tests/limits.rs", "a_build_without_the_map_says_so"),
     ("handler_declined", "tests/limits.rs", "without_the_handler_nothing_is_mapped"),
     ("handler_replaced", "tests/signals.rs", "a_handler_over_ours_is_noticed"),
+    ("signal_blocked", "tests/signals/blocked.rs", "a_thread_that_blocks_the_signal_is_served_by_system_calls"),
     ("map_refused", "tests/limits/address_space.rs", "no_address_space_then_some"),
     ("beyond_range", "tests/limits/address_space.rs", "an_outgrown_map_and_no_larger_one"),
     ("past_end", "tests/limits/files.rs", "an_empty_file_that_grows"),

@@ -30,7 +30,8 @@ use crate::sys::mapping::Mapping;
 use crate::sys::process::page_table_bytes;
 use crate::sys::window::{Copied, Window};
 
-/// Reads through the map by one thread between looks at whether the fault handler is still on top.
+/// Reads through the map by one thread between looks at whether the fault handler is still on top, and the
+/// signal not blocked.
 const HANDLER_CHECK_READS: u64 = 4096;
 /// Reads by system call before a map that stepped down, or a larger map, is tried again: at first, and at most.
 const WAIT_READS: (u32, u32) = (64, 4096);
@@ -121,7 +122,7 @@ impl MmapFile {
     /// A read of at least one byte, counted in the thread's `cell`.
     #[inline]
     pub(super) fn read_counted(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if self.suspects.any() {
+        if self.suspects.any() || !fault::may_fault() {
             return self.read_otherwise(cell, offset, buf, None);
         }
         match self.window.copy_out(offset, buf) {
@@ -164,8 +165,11 @@ impl MmapFile {
         result
     }
 
-    /// The copy, where some region of the file is suspect.
+    /// The copy, where some region of the file is suspect or this thread blocks the signal.
     fn copy_past_suspects(&self, offset: u64, buf: &mut [u8]) -> Result<Copied, FallbackReason> {
+        if !fault::may_fault() {
+            return Err(self.down().reason().unwrap_or(FallbackReason::SignalBlocked));
+        }
         match self.suspects.judge(offset, buf.len()) {
             Verdict::Clear => Ok(self.window.copy_out(offset, buf)),
             Verdict::Avoid => Err(FallbackReason::SuspectRegion),
@@ -233,12 +237,8 @@ impl MmapFile {
 
     /// Copies once more, between two questions for the file's length, a block that ends in a zero byte.
     fn prove_tail(&self, offset: u64, buf: &mut [u8]) -> Result<(), FallbackReason> {
-        let end = offset + buf.len() as u64;
-        let file_len_bytes = self.pread.len().unwrap_or(0);
-        // The first copy proves nothing: the file may have been cut before it, and have grown back since.
-        match self.window.copy_out_within(file_len_bytes, offset, buf) {
+        match self.window.copy_out_between(|| self.pread.len().unwrap_or(0), offset, buf) {
             Copied::Whole | Copied::Probed => Ok(()),
-            Copied::TailUnproven if end <= self.pread.len().unwrap_or(0) => Ok(()),
             copied @ (Copied::Faulted { .. } | Copied::EndFaulted { .. }) => {
                 self.recovered(copied, offset, buf.len() as u64);
                 Err(FallbackReason::Fault)
@@ -406,9 +406,10 @@ impl MmapFile {
         true
     }
 
-    /// Steps down if someone has put a handler over ours.
+    /// Steps down if someone has put a handler over ours, and notes whether this thread blocks the signal.
     #[cold]
     fn check_handler(&self) {
+        fault::ask_mask();
         if fault::on_top() {
             return;
         }

@@ -97,6 +97,7 @@ impl Space {
             if spare >= least
                 && let Some(extent) = self.free.take_up_to(spare, least, fit)
             {
+                tree::before_reuse();
                 return Ok(extent);
             }
             if !self.load_next(map)? {
@@ -108,11 +109,13 @@ impl Space {
     /// Exactly as many units, wholly below `limit`, as low as can be.
     pub(super) fn take_below(&mut self, map: Map<'_>, units: u64, limit: u64) -> Result<Option<Extent>> {
         self.load_all(map)?;
+        tree::before_reuse();
         Ok(self.free.take_below(units, limit))
     }
 
     /// Exactly this range, if all of it is free and known to be.
     pub(super) fn take_range(&mut self, extent: Extent) -> bool {
+        tree::before_reuse();
         self.free.take_range(extent)
     }
 

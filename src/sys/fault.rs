@@ -12,6 +12,8 @@
 //! - Installed once, with `SA_SIGINFO | SA_ONSTACK | SA_NODEFER`; never uninstalled. Whether it is still on top can be
 //!   asked ([`on_top`]).
 //! - In the handler: no lock, no allocation, no thread-local.
+//! - The kernel gives a fault to no handler in a thread that blocks the signal, and ends the process. So a thread asks
+//!   for its mask ([`may_fault`]) before its first copy, while it blocks the signal before each one, and now and then.
 //!
 //! # Safety
 //!
@@ -19,6 +21,7 @@
 //! that the program counter is in. It reads the previous action through a pointer to memory that is never freed.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
@@ -52,6 +55,30 @@ pub(crate) fn install() -> io::Result<()> {
 /// Whether a `SIGBUS` would reach our handler first. One system call.
 pub(crate) fn on_top() -> bool {
     current_action(libc::SIGBUS).is_ok_and(|action| action.sa_sigaction == handler_address())
+}
+
+thread_local! {
+    /// Whether this thread was seen not to block `SIGBUS`.
+    static SEEN_OPEN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a `SIGBUS` of this thread would reach any handler, as far as is known: it costs a system call at first, and
+/// as long as the answer is no.
+#[inline]
+pub(crate) fn may_fault() -> bool {
+    SEEN_OPEN.get() || ask_mask()
+}
+
+/// Asks for this thread's mask. One system call.
+#[cold]
+pub(crate) fn ask_mask() -> bool {
+    let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: a null new set only asks; `mask` is writable memory of the right type.
+    let status = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, ptr::null(), mask.as_mut_ptr()) };
+    // SAFETY: pthread_sigmask(3) fills the old set when it returns 0, and only then it is looked at.
+    let is_open = status == 0 && unsafe { libc::sigismember(mask.as_ptr(), libc::SIGBUS) } == 0;
+    SEEN_OPEN.set(is_open);
+    is_open
 }
 
 fn handler_address() -> usize {

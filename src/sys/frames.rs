@@ -35,9 +35,18 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::racing::{copy_in, copy_out};
 use super::sync::{AtomicU64, fence};
-use super::zeroed::{PLAIN_BYTES, Range2M, Zeroed, touched_bytes};
+use super::zeroed::{PLAIN_BYTES, Zeroed, touched_bytes};
+
+#[cfg(not(all(test, mapfall_model)))]
+mod bytes;
+#[cfg(all(test, mapfall_model))]
+#[path = "frames/loom.rs"]
+mod bytes;
+#[cfg(all(test, mapfall_model))]
+mod model;
+
+use self::bytes::Bytes;
 
 /// What memory is given out in, in bytes.
 pub(crate) const UNIT_BYTES: usize = 512;
@@ -67,7 +76,7 @@ pub(crate) struct Frames {
     slots: Zeroed<Slot>,
     /// A bit for each unit that a slot has.
     claims: Zeroed<AtomicU64>,
-    bytes: Range2M,
+    bytes: Bytes,
     /// The last stamp given out.
     stamp: AtomicU64,
 }
@@ -84,7 +93,7 @@ pub(crate) enum Gone {
 impl Frames {
     /// Address space for `units`. Nothing where there is none.
     pub(crate) fn new(units: usize) -> Option<Self> {
-        let bytes = Range2M::new(units.checked_mul(UNIT_BYTES)?.max(1))?;
+        let bytes = Bytes::new(units.checked_mul(UNIT_BYTES)?.max(1))?;
         // A block has a unit at least.
         let slots = Zeroed::try_new(units.max(1), PLAIN_BYTES)?;
         let claims = Zeroed::try_new(units / 64 + 1, PLAIN_BYTES)?;
@@ -93,7 +102,7 @@ impl Frames {
 
     /// How many units there are.
     pub(crate) fn units(&self) -> u64 {
-        (self.bytes.bytes() / UNIT_BYTES) as u64
+        (self.bytes.len() / UNIT_BYTES) as u64
     }
 
     /// What slots and claims take for that many of them.
@@ -126,7 +135,7 @@ impl Frames {
     }
 
     fn byte(&self, unit: u64) -> usize {
-        usize::try_from(unit).map_or(usize::MAX, |unit| unit.saturating_mul(UNIT_BYTES)).min(self.bytes.bytes())
+        usize::try_from(unit).map_or(usize::MAX, |unit| unit.saturating_mul(UNIT_BYTES)).min(self.bytes.len())
     }
 
     fn slot(&self, slot: u32) -> Option<&Slot> {
@@ -245,12 +254,12 @@ impl Frames {
         let state = words[STATE].load(Acquire);
         let place = words[PLACE].load(Relaxed);
         let start = (place >> 32) as usize * UNIT_BYTES;
-        let fits = place as u32 as usize == buf.len() && start + buf.len() <= self.bytes.bytes();
+        let fits = place as u32 as usize == buf.len() && start + buf.len() <= self.bytes.len();
         if state & KIND != LIVE || !has(words, key) || !fits {
             return false;
         }
-        // SAFETY: `start .. start + len` is in the range by the test above, which is mapped as long as `self` is.
-        unsafe { copy_out(self.bytes.base().wrapping_add(start), buf.as_mut_ptr(), buf.len()) };
+        // SAFETY: `start .. start + len` is in the range by the test above.
+        unsafe { self.bytes.copy_out(start, buf) };
         // Pairs with the Release fence in `reserve`: if a byte or a word above was stored for another block, the state
         // has changed.
         fence(Acquire);
@@ -374,7 +383,7 @@ impl<'a> Filling<'a> {
         let len = bytes.len().min(range.len());
         // SAFETY: the range lies in ours, since its units are claimed, and nobody borrows it. Copies without a pin are
         // not made by code that the compiler knows, and neither is this one.
-        unsafe { copy_in(bytes.as_ptr(), self.frames.bytes.base().wrapping_add(range.start), len) };
+        unsafe { self.frames.bytes.copy_in(range.start, &bytes[..len]) };
     }
 
     /// The block's bytes, to be filled in place. At first they are of no meaning.
@@ -383,7 +392,7 @@ impl<'a> Filling<'a> {
         // SAFETY: the range lies in ours, is initialised (zeros, or what was copied there), and is claimed by this slot
         // alone, of which this is the only `Filling`. A copy that was begun without a pin when another block was there
         // may still read it, by instructions of which the compiler knows nothing, and its result is thrown away.
-        unsafe { std::slice::from_raw_parts_mut(self.frames.bytes.base().wrapping_add(range.start), range.len()) }
+        unsafe { self.frames.bytes.slice_mut(range) }
     }
 
     /// From now on the block can be read and pinned.
@@ -446,10 +455,9 @@ impl Deref for Pinned<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let at = self.frames.bytes.base().wrapping_add(self.start);
         // SAFETY: the slot was live when it was pinned and is live or doomed until `unpin`, so its units are claimed,
         // and lie in the range; nobody can write to them, since its only `Filling` was consumed by `publish`.
-        unsafe { std::slice::from_raw_parts(at, self.len) }
+        unsafe { self.frames.bytes.slice(self.start..self.start + self.len) }
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) mod lock;
 pub(crate) mod mapping;
 pub(crate) mod pool;
 pub(crate) mod process;
+#[cfg(not(all(test, mapfall_model)))]
 mod racing;
 pub(crate) mod residency;
 pub(crate) mod ring;

@@ -18,18 +18,62 @@ use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
 
-use super::copy::{PROBE_TRAPPED, copy_recoverable, prefetch};
+use super::copy::{Copy, PROBE_TRAPPED, copy_recoverable, prefetch};
 use super::mapping::{MapAdvice, Mapping};
+use super::sync::{AtomicBool, AtomicPtr, AtomicUsize, Mutex, fence};
 
 /// The page cache holds a file in folios, at multiples of their size, none larger than what one entry of a middle page
 /// table maps (`MAX_PAGECACHE_ORDER` in Linux, which was lowered for some processors since).
 fn folio_bytes_max(page_bytes: usize) -> usize {
     page_bytes * (page_bytes / size_of::<u64>())
+}
+
+/// What a window may be of: a mapping, or a model of one.
+///
+/// # Safety
+///
+/// As long as the value lives, `copy` may be called with any source and probe in `base .. base + len_bytes`.
+pub(super) unsafe trait Mapped {
+    /// The first byte.
+    fn base(&self) -> *mut u8;
+
+    /// How many bytes there are.
+    fn len_bytes(&self) -> usize;
+
+    /// Gives page tables back, when it is current no more.
+    fn retire(&self) -> io::Result<()>;
+
+    /// As [`copy_recoverable`].
+    ///
+    /// # Safety
+    ///
+    /// As that one's.
+    unsafe fn copy(source: *const u8, destination: *mut u8, count: usize, probe: *const u8) -> Copy;
+}
+
+// SAFETY: the range is mapped from `new` to `drop`.
+unsafe impl Mapped for Mapping {
+    fn base(&self) -> *mut u8 {
+        Mapping::base(self)
+    }
+
+    fn len_bytes(&self) -> usize {
+        Mapping::len_bytes(self)
+    }
+
+    fn retire(&self) -> io::Result<()> {
+        self.advise(MapAdvice::Release)
+    }
+
+    #[inline(always)]
+    unsafe fn copy(source: *const u8, destination: *mut u8, count: usize, probe: *const u8) -> Copy {
+        // SAFETY: the contract is the same one.
+        unsafe { copy_recoverable(source, destination, count, probe) }
+    }
 }
 
 /// What became of a copy.
@@ -74,53 +118,13 @@ struct Hot {
 
 /// A file's mapping as readers see it.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct Window<M = Mapping> {
     hot: CachePadded<Hot>,
     /// Every mapping there has been; the last one is current.
-    mappings: Mutex<Vec<Arc<Mapping>>>,
+    mappings: Mutex<Vec<Arc<M>>>,
 }
 
 impl Window {
-    /// A window with nothing behind it.
-    pub(crate) fn new() -> Self {
-        let hot = Hot {
-            base: AtomicPtr::new(ptr::null_mut()),
-            readable_bytes: AtomicUsize::new(0),
-            range_bytes: AtomicUsize::new(0),
-            folio_mask: !(folio_bytes_max(rustix::param::page_size()) - 1),
-            has_far_probe: AtomicBool::new(true),
-        };
-        Window { hot: CachePadded::new(hot), mappings: Mutex::new(Vec::new()) }
-    }
-
-    /// How much of the file readers take to be there.
-    pub(crate) fn readable_bytes(&self) -> u64 {
-        self.hot.readable_bytes.load(Ordering::Relaxed) as u64
-    }
-
-    /// The length of the current mapping, 0 without one.
-    pub(crate) fn range_bytes(&self) -> u64 {
-        self.hot.range_bytes.load(Ordering::Relaxed) as u64
-    }
-
-    /// Tells readers how much of the file is there. More than the range is cut to the range.
-    pub(crate) fn publish(&self, readable_bytes: u64) {
-        // The lock keeps `range_bytes` what it is.
-        let mappings = self.mappings.lock();
-        let range_bytes = mappings.last().map_or(0, |mapping| mapping.len_bytes());
-        let readable_bytes = usize::try_from(readable_bytes).unwrap_or(usize::MAX).min(range_bytes);
-        if readable_bytes as u64 != self.readable_bytes() {
-            self.hot.has_far_probe.store(true, Ordering::Relaxed);
-        }
-        // Release: pairs with the Acquire in `copy_out`; the base of a mapping that covers this was stored before.
-        self.hot.readable_bytes.store(readable_bytes, Ordering::Release);
-    }
-
-    /// The last readable byte faults although the file has it: readers do without it until the length is another.
-    pub(crate) fn forgo_far_probe(&self) {
-        self.hot.has_far_probe.store(false, Ordering::Relaxed);
-    }
-
     /// Enters bytes that have just been written into the page table, where they are in the current mapping, so that no
     /// reader faults on them: a few microseconds here instead of there.
     pub(crate) fn populate(&self, written: Range<u64>) {
@@ -155,24 +159,74 @@ impl Window {
     fn current(&self) -> Option<Arc<Mapping>> {
         self.mappings.lock().last().cloned()
     }
+}
+
+#[allow(private_bounds, reason = "outside there are windows of mappings only")]
+impl<M: Mapped> Window<M> {
+    /// A window with nothing behind it.
+    pub(crate) fn new() -> Self {
+        // A model has short ones.
+        let folio_bytes = if cfg!(all(test, mapfall_model)) { 8 } else { folio_bytes_max(rustix::param::page_size()) };
+        let hot = Hot {
+            base: AtomicPtr::new(ptr::null_mut()),
+            readable_bytes: AtomicUsize::new(0),
+            range_bytes: AtomicUsize::new(0),
+            folio_mask: !(folio_bytes - 1),
+            has_far_probe: AtomicBool::new(true),
+        };
+        Window { hot: CachePadded::new(hot), mappings: Mutex::new(Vec::new()) }
+    }
+
+    /// How much of the file readers take to be there.
+    pub(crate) fn readable_bytes(&self) -> u64 {
+        self.hot.readable_bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// The length of the current mapping, 0 without one.
+    pub(crate) fn range_bytes(&self) -> u64 {
+        self.hot.range_bytes.load(Ordering::Relaxed) as u64
+    }
+
+    /// Tells readers how much of the file is there. More than the range is cut to the range.
+    pub(crate) fn publish(&self, readable_bytes: u64) {
+        // The lock keeps `range_bytes` what it is.
+        let mappings = self.mappings.lock();
+        let range_bytes = mappings.last().map_or(0, |mapping| mapping.len_bytes());
+        let readable_bytes = usize::try_from(readable_bytes).unwrap_or(usize::MAX).min(range_bytes);
+        if readable_bytes as u64 != self.readable_bytes() {
+            self.hot.has_far_probe.store(true, Ordering::Relaxed);
+        }
+        // Release: pairs with the Acquire in `copy_out`; the base of a mapping that covers this was stored before.
+        self.hot.readable_bytes.store(readable_bytes, Ordering::Release);
+    }
+
+    /// The last readable byte faults although the file has it: readers do without it until the length is another.
+    pub(crate) fn forgo_far_probe(&self) {
+        self.hot.has_far_probe.store(false, Ordering::Relaxed);
+    }
 
     /// Puts a larger mapping in place of the current one, which stays mapped but gives its page tables back.
     ///
     /// # Errors
     ///
     /// `InvalidInput` where `mapping` is shorter than the current one.
-    pub(crate) fn replace(&self, mapping: Mapping) -> io::Result<()> {
+    pub(crate) fn replace(&self, mapping: M) -> io::Result<()> {
         let mut mappings = self.mappings.lock();
         let retired_bytes = mappings.last().map_or(0, |mapping| mapping.len_bytes());
         if mapping.len_bytes() < retired_bytes {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a map cannot be replaced by a shorter one"));
         }
-        // Release, base before range: pairs with the Acquire loads of the bounds in `copy_out` and `copy_out_within`.
-        self.hot.base.store(mapping.base(), Ordering::Release);
+        // Base before range, which carries it. Release: pairs with the Acquire loads of the bounds in `copy_out` and
+        // `copy_out_within`; `publish` stores the other bound, after this by the lock.
+        self.hot.base.store(mapping.base(), Ordering::Relaxed);
         self.hot.range_bytes.store(mapping.len_bytes(), Ordering::Release);
         mappings.push(Arc::new(mapping));
+        #[cfg(mapfall_canary)] // a planted bug: what is not current is not kept
+        if mappings.len() > 1 && crate::canary::planted("retired_map_unmapped") {
+            mappings.remove(0);
+        }
         if let [.., retired, _] = mappings.as_slice()
-            && let Err(error) = retired.advise(MapAdvice::Release)
+            && let Err(error) = retired.retire()
         {
             tracing::debug!(%error, "a retired map keeps its page tables");
         }
@@ -201,16 +255,28 @@ impl Window {
         self.copy_below(usize::try_from(len_bytes).unwrap_or(usize::MAX).min(range_bytes), offset, buf)
     }
 
+    /// As [`Window::copy_out`], for a block whose last byte proves nothing: copies it between two questions for the
+    /// file's length. [`Copied::TailUnproven`] says that the second answer was too short.
+    pub(crate) fn copy_out_between(&self, len_bytes: impl Fn() -> u64, offset: u64, buf: &mut [u8]) -> Copied {
+        // A copy before this one proves nothing: the file may have been cut before it, and have grown back since.
+        let copied = self.copy_out_within(len_bytes(), offset, buf);
+        if copied != Copied::TailUnproven {
+            return copied;
+        }
+        // The copy stays before the question.
+        fence(Ordering::Acquire);
+        if offset + buf.len() as u64 <= len_bytes() { Copied::Whole } else { Copied::TailUnproven }
+    }
+
     /// Copies what lies below a bound that was loaded with Acquire just before.
     ///
     /// When the kernel cuts a file it lowers the length, then takes the pages behind it out of every map, and only then
-    /// zeroes the rest of the folio that holds the new end. That rest reaches to the end of a page, so a block that was
-    /// cut ends in a zero byte; and once it is zero, all later folios are gone, so that to touch one faults. Hence a
-    /// block is whole
+    /// zeroes the rest of the folio that holds the new end. So once a byte there is zero, all later folios are gone,
+    /// and to touch one faults. And that rest reaches to the end of a page, so a block that was cut ends in a zero byte
+    /// when that is done. Hence a block is whole
     ///
-    /// - if its last byte is not zero before the copy, and not in the copy;
-    /// - if a byte in a later folio, the last one below the bound, can be touched before the copy, and the block's own
-    ///   last byte is not zero in the copy, or that other byte can be touched again after it.
+    /// - if a byte in a later folio, the last one below the bound, can be touched before the copy and after it;
+    /// - if there is no such folio, and its last byte is not zero before the copy, and not in the copy.
     #[inline(always)]
     fn copy_below(&self, bound_bytes: usize, offset: u64, buf: &mut [u8]) -> Copied {
         let Some((start, end)) = range_within(offset, buf.len(), bound_bytes) else { return Copied::NotReadable };
@@ -225,7 +291,7 @@ impl Window {
         // stays mapped while `self` is borrowed (fact 1). `buf` is an exclusive borrow of initialised memory, and
         // nobody gets a reference into our mappings, so it is no part of them. A mapping is published only after
         // the handler is installed.
-        let copy = unsafe { copy_recoverable(source, buf.as_mut_ptr(), buf.len(), probe) };
+        let copy = unsafe { M::copy(source, buf.as_mut_ptr(), buf.len(), probe) };
         #[cfg(mapfall_canary)] // a planted bug: and one that a fault ended
         if crate::canary::planted("copy_race") {
             return Copied::Whole;
@@ -241,22 +307,23 @@ impl Window {
         if crate::canary::planted("safe_mmap") || crate::canary::planted("no_end_check") {
             return Copied::Whole;
         }
-        match (buf.last(), copy.probed) {
-            (Some(0), _) if is_far && self.can_touch(probe) => Copied::Probed,
-            (Some(0), _) => Copied::TailUnproven,
-            (_, 0) if !is_far => Copied::TailUnproven,
+        let ends_in_zero = buf.last() == Some(&0);
+        match is_far {
+            true if !self.can_touch(probe) => Copied::TailUnproven,
+            true if ends_in_zero => Copied::Probed,
+            false if ends_in_zero || copy.probed == 0 => Copied::TailUnproven,
             _ => Copied::Whole,
         }
     }
 
     /// Whether a byte below a bound, as in `copy_below`, can be read now, after the copy before this call.
-    #[cold]
+    #[inline]
     fn can_touch(&self, probe: *const u8) -> bool {
         // All are loads in assembly, whose order the compiler keeps; this fence makes the processor keep it.
         fence(Ordering::Acquire);
         let mut byte = [0];
         // SAFETY: as in `copy_below`, where `probe` comes from.
-        unsafe { copy_recoverable(probe, byte.as_mut_ptr(), 1, probe) }.left_bytes == 0
+        unsafe { M::copy(probe, byte.as_mut_ptr(), 1, probe) }.left_bytes == 0
     }
 }
 
@@ -268,7 +335,10 @@ fn range_within(offset: u64, len: usize, bound_bytes: usize) -> Option<(usize, u
     (end <= bound_bytes).then_some((start, end))
 }
 
-#[cfg(test)]
+#[cfg(all(test, mapfall_model))]
+mod model;
+
+#[cfg(all(test, not(mapfall_model)))]
 mod tests {
     use super::*;
     use std::io::Write;

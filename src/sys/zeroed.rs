@@ -10,6 +10,7 @@
 //! giving their memory back to the system, which makes them zero, is a store like another.
 #![allow(unsafe_code)]
 
+#[cfg(not(all(test, mapfall_model)))]
 use std::alloc::{Layout, handle_alloc_error};
 use std::ffi::c_void;
 use std::fmt;
@@ -33,7 +34,7 @@ pub(crate) fn touched_bytes(bytes: u64) -> u64 {
 }
 
 /// Two words.
-pub(crate) type Pair = [AtomicU64; 2];
+pub(crate) type Pair = [super::sync::AtomicU64; 2];
 
 /// What zeroed memory may be used as.
 ///
@@ -43,42 +44,47 @@ pub(crate) type Pair = [AtomicU64; 2];
 pub(crate) unsafe trait Atomics: Sync {
     /// Stores zero.
     fn zero(&self);
+
+    /// Zero, where that is no matter of bytes.
+    #[cfg(all(test, mapfall_model))]
+    fn zeroed() -> Self;
 }
 
-// SAFETY: an integer may be zero, and is aligned to its size.
-unsafe impl Atomics for AtomicU32 {
-    fn zero(&self) {
-        self.store(0, Ordering::Relaxed);
-    }
+macro_rules! atomics {
+    ($($atomic:ty),*) => {$(
+        // SAFETY: an integer may be zero, and is aligned to its size. A model's is in no zeroed memory, or it is the
+        // standard one with another name.
+        unsafe impl Atomics for $atomic {
+            fn zero(&self) {
+                self.store(0, Ordering::Relaxed);
+            }
+
+            #[cfg(all(test, mapfall_model))]
+            fn zeroed() -> Self {
+                Self::new(0)
+            }
+        }
+    )*};
 }
-// SAFETY: as above.
-unsafe impl Atomics for AtomicU64 {
-    fn zero(&self) {
-        self.store(0, Ordering::Relaxed);
-    }
-}
+
+atomics!(AtomicU32, AtomicU64);
 #[cfg(mapfall_model)]
-// SAFETY: the model's is the standard one with another name.
-unsafe impl Atomics for super::sync::AtomicU32 {
-    fn zero(&self) {
-        self.store(0, Ordering::Relaxed);
-    }
-}
-#[cfg(mapfall_model)]
-// SAFETY: as above.
-unsafe impl Atomics for super::sync::AtomicU64 {
-    fn zero(&self) {
-        self.store(0, Ordering::Relaxed);
-    }
-}
+atomics!(super::sync::AtomicU32, super::sync::AtomicU64);
+
 // SAFETY: an array is its elements side by side.
 unsafe impl<A: Atomics, const N: usize> Atomics for [A; N] {
     fn zero(&self) {
         self.iter().for_each(A::zero);
     }
+
+    #[cfg(all(test, mapfall_model))]
+    fn zeroed() -> Self {
+        std::array::from_fn(|_| A::zeroed())
+    }
 }
 
 /// An address range that is ours: anonymous memory, aligned to 2 MiB where it is that long.
+#[cfg_attr(all(test, mapfall_model), allow(dead_code, reason = "the model has its own memory"))]
 pub(super) struct Range2M {
     mapped: *mut c_void,
     mapped_bytes: usize,
@@ -91,6 +97,7 @@ unsafe impl Send for Range2M {}
 // SAFETY: the fields do not change; what is done with the memory is for whoever uses `base` to prove.
 unsafe impl Sync for Range2M {}
 
+#[cfg_attr(all(test, mapfall_model), allow(dead_code, reason = "as above"))]
 impl Range2M {
     /// Nothing where there is no address space for it.
     pub(super) fn new(bytes: usize) -> Option<Self> {
@@ -150,6 +157,7 @@ impl Drop for Range2M {
 }
 
 /// Values that are all zero at first.
+#[cfg(not(all(test, mapfall_model)))]
 pub(crate) struct Zeroed<T> {
     range: Range2M,
     /// The first value, in there.
@@ -158,10 +166,13 @@ pub(crate) struct Zeroed<T> {
 }
 
 // SAFETY: the memory is the process's, the same for every thread.
+#[cfg(not(all(test, mapfall_model)))]
 unsafe impl<T: Atomics> Send for Zeroed<T> {}
 // SAFETY: `&Zeroed` gives nothing but `&[T]`, and atomics may be shared.
+#[cfg(not(all(test, mapfall_model)))]
 unsafe impl<T: Atomics> Sync for Zeroed<T> {}
 
+#[cfg(not(all(test, mapfall_model)))]
 impl<T: Atomics> Zeroed<T> {
     /// `len` values, from 1 up, in 2 MiB pages where the system has such, but for the first `plain_bytes`.
     ///
@@ -203,6 +214,32 @@ impl<T: Atomics> Zeroed<T> {
         for index in (from..self.len).rev().take_while(|index| !own_page(*index)) {
             self.values()[index].zero();
         }
+    }
+}
+
+/// The same for `loom`, whose atomics are not their bytes.
+#[cfg(all(test, mapfall_model))]
+pub(crate) struct Zeroed<T> {
+    values: Vec<T>,
+    len: usize,
+}
+
+#[cfg(all(test, mapfall_model))]
+impl<T: Atomics> Zeroed<T> {
+    pub(crate) fn new(len: usize, _: usize) -> Self {
+        Zeroed { values: (0..len).map(|_| T::zeroed()).collect(), len }
+    }
+
+    pub(crate) fn try_new(len: usize, plain_bytes: usize) -> Option<Self> {
+        Some(Self::new(len, plain_bytes))
+    }
+
+    pub(crate) fn values(&self) -> &[T] {
+        &self.values
+    }
+
+    pub(crate) fn release(&self, from: usize) {
+        self.values[from..].iter().for_each(T::zero);
     }
 }
 

@@ -9,7 +9,7 @@ mod words;
 
 pub(crate) use edit::{NodeSink, edit, touched};
 pub(crate) use walk::{Flow, first_with_room, leaf, next_leaf, walk};
-pub(crate) use words::{Run, Words, is_still, load};
+pub(crate) use words::{Run, Words, before_reuse, is_still, load};
 
 use std::path::Path;
 use std::sync::Arc;
