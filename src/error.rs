@@ -155,6 +155,13 @@ pub enum Error {
         cause: Arc<str>,
     },
 
+    /// There is no memory for something whose size comes from a file, an option or the caller.
+    #[error("no memory for {wanted_bytes} bytes")]
+    OutOfMemory {
+        /// How much was asked for.
+        wanted_bytes: u64,
+    },
+
     /// No live page has this number.
     #[error("no page {page}")]
     NoSuchPage {
@@ -257,6 +264,7 @@ impl Error {
             }
             Error::Locked { path: file } => Error::Locked { path: path(file) },
             Error::Poisoned { cause } => Error::Poisoned { cause: cause.clone() },
+            Error::OutOfMemory { wanted_bytes } => Error::OutOfMemory { wanted_bytes: *wanted_bytes },
             Error::NoSuchPage { page } => Error::NoSuchPage { page: *page },
             Error::WrongLength { expected_bytes, found_bytes } => {
                 Error::WrongLength { expected_bytes: *expected_bytes, found_bytes: *found_bytes }
@@ -267,6 +275,23 @@ impl Error {
             Error::Batch { index, source } => Error::Batch { index: *index, source: Box::new(source.again()) },
         }
     }
+}
+
+/// So many zero bytes, for something whose size comes from outside.
+pub(crate) fn zeroed(len_bytes: u64) -> Result<Vec<u8>> {
+    let len = usize::try_from(len_bytes).map_err(|_| Error::OutOfMemory { wanted_bytes: len_bytes })?;
+    let mut bytes = Vec::new();
+    make_longer(&mut bytes, len)?;
+    Ok(bytes)
+}
+
+/// Makes `items` so many, with zeros or what else the default is.
+pub(crate) fn make_longer<T: Clone + Default>(items: &mut Vec<T>, len: usize) -> Result<()> {
+    let wanted = len.saturating_sub(items.len());
+    let wanted_bytes = (wanted as u64).saturating_mul(size_of::<T>() as u64);
+    items.try_reserve_exact(wanted).map_err(|_| Error::OutOfMemory { wanted_bytes })?;
+    items.resize(len, T::default());
+    Ok(())
 }
 
 /// What was being done when an error occurred.

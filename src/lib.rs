@@ -18,6 +18,13 @@
 //!   and every few thousand reads: block the signal before you read, not between two reads, or the process may die.
 //! - To have a handler of your own beside ours, install it *before* the first map is opened. It is chained to.
 //!
+//! # Out of memory
+//!
+//! Where the system refuses address space for a map, the file is served by `pread(2)`; for the page table of a store,
+//! the call fails with [`Error::OutOfMemory`]; for a cache, it is not made or does not grow. What a file claims of its
+//! sizes is not asked for. Any other allocation that fails ends the process (`SIGABRT`), as Rust's do: nothing that was
+//! acknowledged is lost by that.
+//!
 //! # Platforms
 //!
 //! Linux on x86-64 and aarch64 has the map. On other processors Linux builds serve every file by `pread(2)`.

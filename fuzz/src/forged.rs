@@ -280,6 +280,7 @@ fn typed<T>(result: Result<T>) -> Option<T> {
             | Error::NotAStore { .. }
             | Error::Unsupported { .. }
             | Error::NoSuchPage { .. }
+            | Error::OutOfMemory { .. }
             | Error::CheckpointExists { .. }
             | Error::Poisoned { .. },
         ) => None,

@@ -40,20 +40,25 @@ fn entry(hash: u64, slot: u32) -> u64 {
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
+    /// Nothing where there is no address space for it.
+    pub(super) fn new() -> Option<Self> {
         let index = Index {
             tables: std::array::from_fn(|_| OnceLock::new()),
             current: AtomicU32::new(0),
             len: AtomicU64::new(0),
             touched: AtomicBool::new(false),
         };
-        index.table_or_make(0);
-        index
+        index.table_or_make(0)?;
+        Some(index)
     }
 
-    fn table_or_make(&self, size: u32) -> &[Bucket] {
-        let make = || Zeroed::new(1 << (BUCKETS_MIN_BITS + size), 0);
-        self.tables[size as usize % SIZES].get_or_init(make).values()
+    fn table_or_make(&self, size: u32) -> Option<&[Bucket]> {
+        let table = &self.tables[size as usize % SIZES];
+        if table.get().is_none() {
+            // Callers take turns.
+            let _ = table.set(Zeroed::try_new(1 << (BUCKETS_MIN_BITS + size), 0)?);
+        }
+        table.get().map(Zeroed::values)
     }
 
     #[inline]
@@ -141,7 +146,7 @@ impl Index {
         }
     }
 
-    /// Puts these entries, which are all, into a table of twice the size. Callers take turns.
+    /// Puts these entries, which are all, into a table of twice the size, if there is memory. Callers take turns.
     pub(super) fn grow(&self, entries: impl Iterator<Item = (u64, u32)>) {
         let size = self.current.load(Relaxed);
         if size as usize + 1 < SIZES {
@@ -161,7 +166,7 @@ impl Index {
             self.tables[old as usize].get().into_iter().for_each(|table| table.release(0));
         }
         let mut len = 0;
-        let table = self.table_or_make(size);
+        let Some(table) = self.table_or_make(size) else { return };
         for (hash, slot) in entries {
             insert(table, hash, slot);
             len += 1;
@@ -207,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_is_in_is_found_also_past_full_buckets_and_after_growth() {
-        let index = Index::new();
+        let index = Index::new().unwrap();
         let mut model: HashMap<u32, u64> = HashMap::new();
         let mut random = 1_u64;
         for step in 0..20_000_u32 {

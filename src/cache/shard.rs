@@ -103,7 +103,7 @@ impl Shard {
     /// Nothing where there is no address space.
     pub(super) fn new(policy: CachePolicy, share_bytes: u64, share_max_bytes: u64) -> Option<Self> {
         let units = usize::try_from(share_max_bytes).ok()?.next_multiple_of(2 << 20) / UNIT_BYTES;
-        let (frames, index) = (Frames::new(units)?, Index::new());
+        let (frames, index) = (Frames::new(units)?, Index::new()?);
         let mut room = Room::new(policy, &frames, &index, share_bytes)?;
         let (hits_max, sees_hits) = (room.policy().hits_max(), room.policy().sees_hits());
         let inside = Mutex::new(Inside { room, flights: Flights::default(), filling: 0, copying: 0 });

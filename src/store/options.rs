@@ -378,7 +378,7 @@ pub(super) fn read_names(volume: &Volume, slot: &Slot) -> Result<Names> {
     if child.count > Names::BYTES_MAX {
         return Err(corrupt(format!("expected at most {} bytes, found {}", Names::BYTES_MAX, child.count)));
     }
-    let mut bytes = vec![0; child.count as usize];
+    let mut bytes = crate::error::zeroed(child.count)?;
     let offset = volume.geometry.offset(child.offset_units);
     volume.read_at(Part::Names, offset, &mut bytes)?;
     let Child { generation, checksum, .. } = child;

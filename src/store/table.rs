@@ -100,6 +100,7 @@ impl Table {
                 Some(entries) => (entries, false),
                 None => (vec![Entry::ABSENT; geometry.leaf_pages() as usize], true),
             };
+            self.words.reserve(first)?;
             // A leaf that is in no table yet was not changed by anyone: all changes are made in the table.
             source.exclusively(&mut || {
                 if self.loaded(first).is_none() {

@@ -11,7 +11,6 @@
 //! It is only a hint: each block is proven when it is read.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use super::Store;
@@ -19,10 +18,14 @@ use super::inner::Inner;
 use super::volume::take_some;
 use crate::error::{Error, Operation, Part, Result};
 use crate::format::{BlockAddr, HEADER_BYTES};
+use crate::io::{BlockIo, SyncKind};
+use crate::options::IoOptions;
 
 const MAGIC: &[u8; 8] = b"mfwarm01";
 const HEAD_BYTES: usize = 8 + 16 + 8;
 const ENTRY_BYTES: usize = 24;
+/// So long a file is read whatever the cache's budget is.
+const EMPTY_CACHE_BYTES_MAX: u64 = 1 << 20;
 
 fn encode(uuid: &[u8; 16], blocks: &[BlockAddr]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + blocks.len() * ENTRY_BYTES + 4);
@@ -74,27 +77,45 @@ impl Inner {
         let mut new_name = path.as_os_str().to_owned();
         new_name.push(".new");
         let new_path = Path::new(&new_name);
-        let written = fs::File::create(new_path)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_data()))
-            .and_then(|()| fs::rename(new_path, path));
-        written.map_err(|source| Error::Io {
+        // What stands there was left by someone who did not come to the end, or was put there: it is not written to.
+        let _ = fs::remove_file(new_path);
+        let file = IoOptions::new().write(true).create_new(true).open_pread(new_path)?;
+        let failed = |source| Error::Io {
             operation: Operation::Write,
             path: path.into(),
             offset: 0,
             len_bytes: bytes.len() as u64,
             source,
-        })?;
+        };
+        let written = file
+            .write_at(0, &bytes)
+            .and_then(|()| file.sync(SyncKind::Data))
+            .and_then(|()| fs::rename(new_path, path).map_err(failed));
+        if let Err(error) = written {
+            let _ = fs::remove_file(new_path);
+            return Err(error);
+        }
         Ok(blocks.len() as u64)
     }
 
+    /// The file's bytes, if there are no more of them than a set of this cache's can have.
+    fn read_warm_set(&self, path: &Path) -> Result<Vec<u8>> {
+        let file = IoOptions::new().open_pread(path)?;
+        let len_bytes = file.len()?;
+        let budget_bytes = self.volume.cache.as_ref().map_or(0, |cache| cache.cache.budget_max_bytes());
+        let blocks_max = budget_bytes / u64::from(self.volume.geometry.unit_bytes);
+        let bytes_max = (HEAD_BYTES + 4) as u64 + blocks_max.saturating_mul(ENTRY_BYTES as u64);
+        if len_bytes > bytes_max.max(EMPTY_CACHE_BYTES_MAX) {
+            let problem = format!("expected at most {bytes_max} bytes for this cache, found {len_bytes}");
+            return Err(Error::Corrupt { path: path.into(), part: Part::WarmSet, offset: 0, problem });
+        }
+        let mut bytes = crate::error::zeroed(len_bytes)?;
+        file.read_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
     fn load_warm_set(&self, path: &Path) -> Result<u64> {
-        let bytes = fs::read(path).map_err(|source| Error::Io {
-            operation: Operation::Read,
-            path: path.into(),
-            offset: 0,
-            len_bytes: 0,
-            source,
-        })?;
+        let bytes = self.read_warm_set(path)?;
         let blocks = decode(&self.volume.superblock.uuid, &bytes).map_err(|problem| Error::Corrupt {
             path: path.into(),
             part: Part::WarmSet,
@@ -146,7 +167,8 @@ impl Inner {
 }
 
 impl Store {
-    /// Notes in a file which blocks of this store are in its cache: how many. The file is replaced as a whole.
+    /// Notes in a file which blocks of this store are in its cache: how many. The file is replaced as a whole, by one
+    /// that only its owner may read or write; it is written beside it, as `.new`.
     ///
     /// # Errors
     ///
@@ -160,7 +182,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; [`Error::Corrupt`] where the file is no warm set of this store.
+    /// [`Error::Io`]; [`Error::NotARegularFile`]; [`Error::Corrupt`] where the file is no warm set of this store, or
+    /// longer than one of its cache can be; [`Error::OutOfMemory`].
     pub fn load_warm_set(&self, path: impl AsRef<Path>) -> Result<u64> {
         self.inner.load_warm_set(path.as_ref())
     }

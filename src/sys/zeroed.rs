@@ -156,6 +156,11 @@ impl Drop for Range2M {
     }
 }
 
+/// Ends the process as it ends without memory.
+pub(crate) fn no_address_space<T>() -> ! {
+    handle_alloc_error(Layout::new::<T>())
+}
+
 /// Values that are all zero at first.
 #[cfg(not(all(test, mapfall_model)))]
 pub(crate) struct Zeroed<T> {
@@ -174,16 +179,8 @@ unsafe impl<T: Atomics> Sync for Zeroed<T> {}
 
 #[cfg(not(all(test, mapfall_model)))]
 impl<T: Atomics> Zeroed<T> {
-    /// `len` values, from 1 up, in 2 MiB pages where the system has such, but for the first `plain_bytes`.
-    ///
-    /// Where there is no address space for them the process ends as it does without memory.
-    pub(crate) fn new(len: usize, plain_bytes: usize) -> Self {
-        Self::try_new(len, plain_bytes).unwrap_or_else(|| {
-            handle_alloc_error(Layout::array::<T>(len).unwrap_or_else(|_| Layout::new::<T>()));
-        })
-    }
-
-    /// As [`Zeroed::new`]; nothing where there is no address space.
+    /// `len` values, from 1 up, in 2 MiB pages where the system has such, but for the first `plain_bytes`. Nothing
+    /// where there is no address space for them.
     pub(crate) fn try_new(len: usize, plain_bytes: usize) -> Option<Self> {
         let layout = Layout::array::<T>(len).ok().filter(|layout| layout.size() > 0)?;
         let range = Range2M::new(layout.size())?;
@@ -226,12 +223,8 @@ pub(crate) struct Zeroed<T> {
 
 #[cfg(all(test, mapfall_model))]
 impl<T: Atomics> Zeroed<T> {
-    pub(crate) fn new(len: usize, _: usize) -> Self {
-        Zeroed { values: (0..len).map(|_| T::zeroed()).collect(), len }
-    }
-
-    pub(crate) fn try_new(len: usize, plain_bytes: usize) -> Option<Self> {
-        Some(Self::new(len, plain_bytes))
+    pub(crate) fn try_new(len: usize, _: usize) -> Option<Self> {
+        Some(Zeroed { values: (0..len).map(|_| T::zeroed()).collect(), len })
     }
 
     pub(crate) fn values(&self) -> &[T] {
@@ -258,7 +251,7 @@ mod tests {
     #[test]
     fn it_is_zero_and_keeps_what_is_stored() {
         for len in [1, 4096, 131_072, 131_073, 500_000] {
-            let zeroed: Zeroed<Pair> = Zeroed::new(len, 4096);
+            let zeroed: Zeroed<Pair> = Zeroed::try_new(len, 4096).unwrap();
             assert_eq!(zeroed.values().len(), len);
             assert_eq!(zeroed.values().as_ptr().addr() % if len > 131_071 { HUGE_BYTES } else { 4096 }, 0);
             for (number, pair) in (1..).zip(zeroed.values().iter().step_by(4099)) {
@@ -274,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_is_zero() {
-        let zeroed: Zeroed<AtomicU64> = Zeroed::new(1 << 20, 0);
+        let zeroed: Zeroed<AtomicU64> = Zeroed::try_new(1 << 20, 0).unwrap();
         zeroed.values().iter().for_each(|word| word.store(1, Relaxed));
         zeroed.release(700);
         let ones = zeroed.values().iter().filter(|word| word.load(Relaxed) == 1).count();

@@ -8,9 +8,10 @@
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
+use crate::error::{Error, Result};
 use crate::format::Entry;
 use crate::sys::sync::{AtomicU64, fence};
-use crate::sys::zeroed::{Pair, Zeroed};
+use crate::sys::zeroed::{Pair, Zeroed, no_address_space};
 
 // A model has few of everything.
 const CHUNK_BITS: u32 = if cfg!(all(test, mapfall_model)) { 2 } else { 20 };
@@ -29,6 +30,16 @@ struct Chunk {
     /// For each run the offset of its first page, units, where its pages lie one behind the other and none was stored
     /// since they were loaded; else 0.
     runs: Zeroed<Pair>,
+}
+
+impl Chunk {
+    /// Nothing where there is no address space for it.
+    fn new(page: u64) -> Option<Self> {
+        // Small stores are in the beginning of the first one, which is not to take 2 MiB at once.
+        let plain_bytes = if page < CHUNK_PAGES { 1 } else { 0 };
+        let entries = Zeroed::try_new(CHUNK_PAGES as usize, plain_bytes)?;
+        Some(Chunk { entries, runs: Zeroed::try_new((CHUNK_PAGES / RUN_PAGES / 2) as usize, 0)? })
+    }
 }
 
 type Chunks = Box<[OnceLock<Chunk>]>;
@@ -93,18 +104,33 @@ impl Words {
         }
     }
 
-    /// The chunk of a page below [`crate::format::PAGES_MAX`], which takes memory as it is stored to, and the page's
-    /// place in there.
+    /// Makes the chunk of a page, which takes memory as it is stored to, so that a store to it takes no address space
+    /// any more. Pages are below [`crate::format::PAGES_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn reserve(&self, page: u64) -> Result<()> {
+        let (first, second, _) = Self::place(page);
+        let chunk = &self.levels[first].get_or_init(empty)[second];
+        if chunk.get().is_none() {
+            let wanted_bytes = CHUNK_PAGES * size_of::<Pair>() as u64;
+            let made = Chunk::new(page).ok_or(Error::OutOfMemory { wanted_bytes })?;
+            // Someone else may have been faster.
+            let _ = chunk.set(made);
+        }
+        Ok(())
+    }
+
+    /// The chunk of a page, and the page's place in there.
     fn chunk_or_make(&self, page: u64) -> (&Chunk, usize) {
         let (first, second, place) = Self::place(page);
         let chunk = &self.levels[first].get_or_init(empty)[second];
-        // Small stores are in the beginning of the first one, which is not to take 2 MiB at once.
-        let plain_bytes = if page < CHUNK_PAGES { 1 } else { 0 };
-        let chunk = chunk.get_or_init(|| Chunk {
-            entries: Zeroed::new(CHUNK_PAGES as usize, plain_bytes),
-            runs: Zeroed::new((CHUNK_PAGES / RUN_PAGES / 2) as usize, 0),
-        });
-        (chunk, place)
+        (
+            chunk
+                .get_or_init(|| Chunk::new(page).unwrap_or_else(|| no_address_space::<[Pair; CHUNK_PAGES as usize]>())),
+            place,
+        )
     }
 
     /// Whether an entry that was loaded is still what it was, as [`is_still`].

@@ -21,6 +21,7 @@ pub mod memory_limit;
 pub mod outcome;
 pub mod pass;
 pub mod pattern;
+mod private_file;
 pub mod size;
 pub mod summary;
 pub mod torture;

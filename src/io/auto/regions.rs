@@ -120,11 +120,16 @@ impl Regions {
         self.tables.get(table)?.get()?.values().get(index)
     }
 
+    /// Nothing where there is no address space for its table: then the region stays unknown, and is read by calls.
     fn get_or_make(&self, region: u64) -> Option<&AtomicU32> {
         let (table, index) = place_of(region);
         let len = FIRST_REGIONS << table.saturating_sub(1);
-        // In small pages, so that a far region costs 4 KiB, not 2 MiB.
-        self.tables.get(table)?.get_or_init(|| Zeroed::new(len, len * size_of::<AtomicU32>())).values().get(index)
+        let table = self.tables.get(table)?;
+        if table.get().is_none() {
+            // In small pages, so that a far region costs 4 KiB, not 2 MiB. Someone else may have been faster.
+            let _ = table.set(Zeroed::try_new(len, len * size_of::<AtomicU32>())?);
+        }
+        table.get()?.values().get(index)
     }
 
     /// Whether the map serves every region that `len` bytes at `offset` touch. `len` is not 0.

@@ -13,6 +13,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use super::error::{Result, YcsbError};
 use super::measure::Recorder;
+use crate::workload::private_file;
 
 /// Where interval logs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl LogWriter {
     fn create(&mut self, path: &Path, key: &str) -> Result<()> {
         let failed = YcsbError::system(format!("write {}", path.display()));
         let mut create = || {
-            let mut file = BufWriter::new(File::create(path)?);
+            let mut file = BufWriter::new(private_file::create(path)?);
             let mut header = IntervalLogWriterBuilder::new();
             header.add_comment("[Logged with mapfall ycsb: nanoseconds]").with_base_time(self.start);
             header.with_start_time(self.start).begin_log_with(&mut file, &mut self.serializer)?;

@@ -15,6 +15,7 @@ use super::error::{Result, YcsbError};
 use super::record::fnv_hash;
 use super::session::Request;
 use super::workload::Operation;
+use crate::workload::private_file;
 use crate::workload::trace::Source;
 
 /// What the first line says.
@@ -36,7 +37,7 @@ pub(super) struct Lines(String);
 impl Recorder {
     pub(super) fn create(path: &Path) -> Result<Recorder> {
         let failed = |error| YcsbError::system(format!("write {}", path.display()))(error);
-        let mut file = BufWriter::new(File::create(path).map_err(failed)?);
+        let mut file = BufWriter::new(private_file::create(path).map_err(failed)?);
         writeln!(file, "{HEADER}").map_err(failed)?;
         Ok(Recorder { path: path.to_owned(), file: Mutex::new(file) })
     }
