@@ -157,7 +157,8 @@ fn every_call_is_known() {
     }
     say(&format!("{seen:?}"));
     assert!(unknown.is_empty(), "calls that are neither made to fail nor exempt: {unknown:?}");
-    let unused: Vec<_> = KINDS.iter().map(|kind| kind.name).filter(|name| !seen.contains_key(name)).collect();
+    let unused = KINDS.iter().map(|kind| kind.name).filter(|name| !seen.contains_key(name));
+    let unused: Vec<_> = unused.filter(|name| !kinds::BY_CHANCE.contains(name)).collect();
     assert!(unused.is_empty(), "no scenario makes these calls: {unused:?}");
 }
 

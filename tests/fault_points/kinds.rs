@@ -126,6 +126,9 @@ pub(crate) const KINDS: &[Kind] = &[
 
 const SYS_CACHESTAT: c_long = 451;
 
+/// Kinds of calls that only a slow device brings about: threads that read regions whole for `auto`.
+pub(crate) const BY_CHANCE: [&str; 2] = ["clone", "processors"];
+
 /// Calls that are not made to fail, with the reason.
 pub(crate) const EXEMPT: [(c_long, &str); 14] = [
     (libc::SYS_getpid, "it cannot fail"),

@@ -1,8 +1,8 @@
 //! Threads that read regions whole, so that no reader has to wait for that.
 //!
 //! There are a few for the whole process. They are started when there is work, and end when there has been none for a
-//! while. A job that waits holds no file open. Whoever closes a file takes its jobs back, and waits for those under way, so
-//! that a file that was closed has no descriptor and no map left.
+//! while. A job that waits holds no file open. Whoever closes a file takes its jobs back, and waits for those under
+//! way, so that a file that was closed has no descriptor and no map left.
 
 use std::collections::VecDeque;
 use std::sync::Weak;
