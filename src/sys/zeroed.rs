@@ -10,7 +10,6 @@
 //! giving their memory back to the system, which makes them zero, is a store like another.
 #![allow(unsafe_code)]
 
-#[cfg(not(all(test, mapfall_model)))]
 use std::alloc::{Layout, handle_alloc_error};
 use std::ffi::c_void;
 use std::fmt;

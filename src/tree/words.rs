@@ -126,11 +126,8 @@ impl Words {
     fn chunk_or_make(&self, page: u64) -> (&Chunk, usize) {
         let (first, second, place) = Self::place(page);
         let chunk = &self.levels[first].get_or_init(empty)[second];
-        (
-            chunk
-                .get_or_init(|| Chunk::new(page).unwrap_or_else(|| no_address_space::<[Pair; CHUNK_PAGES as usize]>())),
-            place,
-        )
+        let make = || Chunk::new(page).unwrap_or_else(|| no_address_space::<[Pair; CHUNK_PAGES as usize]>());
+        (chunk.get_or_init(make), place)
     }
 
     /// Whether an entry that was loaded is still what it was, as [`is_still`].
