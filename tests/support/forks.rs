@@ -130,8 +130,10 @@ pub(crate) fn wait(child: libc::pid_t) -> Ended {
     }
 }
 
-/// From now on what this process writes to its standard error is lost.
+/// From now on what this process writes to its standard error is lost, and no backtrace is made for it.
 pub(crate) fn be_silent() {
+    // SAFETY: the name ends with a zero, and a forked child has one thread, so nobody else looks at the environment.
+    unsafe { libc::unsetenv(c"RUST_BACKTRACE".as_ptr()) };
     // SAFETY: the path ends with a zero.
     let null = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_WRONLY) };
     // SAFETY: it takes no pointers.
