@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::core::{Core, LOAD_PART, Path, map_ns};
+use super::core::{Core, Path, map_ns};
+use super::group::COST_PART;
 use super::regions::{State, bytes_of, region_of};
 use crate::error::{Error, Result};
 use crate::io::depth::first_of;
@@ -60,7 +61,7 @@ impl Core {
             let read = &batch[*index];
             // A range that no file can have is in no region.
             if read.offset.checked_add(read.buf.len() as u64).is_some_and(|end| end <= i64::MAX as u64) {
-                let cost_ns = each_ns.saturating_sub(map_ns(read.buf.len())) / LOAD_PART;
+                let cost_ns = each_ns.saturating_sub(map_ns(read.buf.len())) / COST_PART;
                 self.account(read.offset, read.buf.len(), cost_ns, now_ns);
             }
         }

@@ -22,9 +22,8 @@ use crate::sys::residency::cached_pages;
 
 /// One mapped read of a thread in so many is timed.
 const SAMPLE_READS: u64 = 64;
-/// A region is worth reading whole when its reads have cost this part of what that costs: one read at a time leaves the
-/// device idle for most of its time. Reads at depth do not: this part of their cost counts.
-pub(super) const LOAD_PART: u64 = 4;
+/// A region is worth reading whole when its reads have cost this part of what that costs.
+const LOAD_PART: u64 = 4;
 /// What reading a region whole is taken to cost before it was done.
 const LOAD_NS_FIRST: u64 = 1_000_000;
 /// What a cold read is taken to cost before any was seen. The first ones wait for much that later ones do not.

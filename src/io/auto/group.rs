@@ -6,7 +6,9 @@ use super::regions::State;
 /// A group is read whole when this part of its regions is in use, and their cold reads have cost that part of what it
 /// costs to read what is not there of it.
 const USED_PART: u64 = 4;
-const COST_PART: u64 = 16;
+/// One read at a time leaves the device idle for most of its time. Reads at depth do not: this part of their cost
+/// counts, so that they must have cost all of it.
+pub(super) const COST_PART: u64 = 16;
 
 impl Core {
     /// Has all of the regions around this one read that are not there, if that is worth it by now. One read in each
