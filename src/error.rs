@@ -279,19 +279,12 @@ impl Error {
 
 /// So many zero bytes, for something whose size comes from outside.
 pub(crate) fn zeroed(len_bytes: u64) -> Result<Vec<u8>> {
-    let len = usize::try_from(len_bytes).map_err(|_| Error::OutOfMemory { wanted_bytes: len_bytes })?;
+    let no_memory = || Error::OutOfMemory { wanted_bytes: len_bytes };
+    let len = usize::try_from(len_bytes).map_err(|_| no_memory())?;
     let mut bytes = Vec::new();
-    make_longer(&mut bytes, len)?;
+    bytes.try_reserve_exact(len).map_err(|_| no_memory())?;
+    bytes.resize(len, 0);
     Ok(bytes)
-}
-
-/// Makes `items` so many, with zeros or what else the default is.
-pub(crate) fn make_longer<T: Clone + Default>(items: &mut Vec<T>, len: usize) -> Result<()> {
-    let wanted = len.saturating_sub(items.len());
-    let wanted_bytes = (wanted as u64).saturating_mul(size_of::<T>() as u64);
-    items.try_reserve_exact(wanted).map_err(|_| Error::OutOfMemory { wanted_bytes })?;
-    items.resize(len, T::default());
-    Ok(())
 }
 
 /// What was being done when an error occurred.

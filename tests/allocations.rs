@@ -21,9 +21,8 @@ use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use mapfall::IoMode;
-use rustix::process::{Resource, Rlimit, setrlimit};
 
-use children::say;
+use children::{leave_no_core_file, say};
 use common::scratch;
 use failing_heap::Failing;
 use forks::{Ended, Shared, be_silent, fork, wait};
@@ -53,7 +52,7 @@ fn run(scenario: &Scenario, mode: IoMode, directory: &Path, base: &Path, shared:
 #[test]
 fn allocations_fail_one_by_one() {
     let all = std::env::var_os("MAPFALL_FAULT_POINTS").is_some_and(|value| value == "all");
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    leave_no_core_file();
     let (dir, shared) = (scratch(), Shared::new());
     let base = dir.path().join("base");
     fs::create_dir(&base).unwrap();

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::sys::sync::{AtomicBool, AtomicU32, AtomicU64};
-use crate::sys::zeroed::Zeroed;
+use crate::sys::zeroed::{Zeroed, get_or_try_make};
 
 const PLACES: usize = 7;
 /// The word of a bucket that counts who went past it.
@@ -53,12 +53,8 @@ impl Index {
     }
 
     fn table_or_make(&self, size: u32) -> Option<&[Bucket]> {
-        let table = &self.tables[size as usize % SIZES];
-        if table.get().is_none() {
-            // Callers take turns.
-            let _ = table.set(Zeroed::try_new(1 << (BUCKETS_MIN_BITS + size), 0)?);
-        }
-        table.get().map(Zeroed::values)
+        let make = || Zeroed::try_new(1 << (BUCKETS_MIN_BITS + size), 0);
+        get_or_try_make(&self.tables[size as usize % SIZES], make).map(Zeroed::values)
     }
 
     #[inline]

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use self::core::Core;
 use self::judge::{Judge, Limits};
-use self::regions::{REGION_BYTES, State, region_of};
+use self::regions::{REGION_BYTES, State, regions_of};
 use super::{AccessHint, BatchRead, BlockIo, MmapFile, PreadFile, SyncKind};
 use crate::error::Result;
 use crate::map_options::{Advice, AutoOptions, HugePages, MapOptions};
@@ -77,7 +77,7 @@ impl AutoFile {
         let core = &*self.core;
         let (counters, judge) = (&core.counters, &core.judge);
         let memory = judge.memory();
-        let end = core.map.pread.len().map_or(0, |len| region_of(len.saturating_sub(1)) + 1);
+        let end = core.map.pread.len().map_or(0, regions_of);
         let mut regions: Vec<AutoRegions> = Vec::new();
         for (region, state, _) in core.regions.noted(end, 0) {
             let state = match state {

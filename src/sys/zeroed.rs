@@ -15,6 +15,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{self, MapFlags, ProtFlags};
@@ -153,6 +154,15 @@ impl Drop for Range2M {
         // SAFETY: the range is ours since `new`, and all borrows of it have ended.
         let _ = unsafe { mm::munmap(self.mapped, self.mapped_bytes) };
     }
+}
+
+/// What is in a cell, made first if nothing is; where two make it at once, one of the two is dropped. Nothing where it
+/// cannot be made.
+pub(crate) fn get_or_try_make<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+    if cell.get().is_none() {
+        let _ = cell.set(make()?);
+    }
+    cell.get()
 }
 
 /// Ends the process as it ends without memory.

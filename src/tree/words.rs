@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, Result};
 use crate::format::Entry;
 use crate::sys::sync::{AtomicU64, fence};
-use crate::sys::zeroed::{Pair, Zeroed, no_address_space};
+use crate::sys::zeroed::{Pair, Zeroed, get_or_try_make, no_address_space};
 
 // A model has few of everything.
 const CHUNK_BITS: u32 = if cfg!(all(test, mapfall_model)) { 2 } else { 20 };
@@ -111,21 +111,20 @@ impl Words {
     ///
     /// [`Error::OutOfMemory`].
     pub(crate) fn reserve(&self, page: u64) -> Result<()> {
-        let (first, second, _) = Self::place(page);
-        let chunk = &self.levels[first].get_or_init(empty)[second];
-        if chunk.get().is_none() {
-            let wanted_bytes = CHUNK_PAGES * size_of::<Pair>() as u64;
-            let made = Chunk::new(page).ok_or(Error::OutOfMemory { wanted_bytes })?;
-            // Someone else may have been faster.
-            let _ = chunk.set(made);
-        }
-        Ok(())
+        let wanted_bytes = CHUNK_PAGES * size_of::<Pair>() as u64;
+        let (chunk, _) = self.cell(page);
+        get_or_try_make(chunk, || Chunk::new(page)).map(|_| ()).ok_or(Error::OutOfMemory { wanted_bytes })
+    }
+
+    /// Where the chunk of a page is, or will be, and the page's place in it.
+    fn cell(&self, page: u64) -> (&OnceLock<Chunk>, usize) {
+        let (first, second, place) = Self::place(page);
+        (&self.levels[first].get_or_init(empty)[second], place)
     }
 
     /// The chunk of a page, and the page's place in there.
     fn chunk_or_make(&self, page: u64) -> (&Chunk, usize) {
-        let (first, second, place) = Self::place(page);
-        let chunk = &self.levels[first].get_or_init(empty)[second];
+        let (chunk, place) = self.cell(page);
         let make = || Chunk::new(page).unwrap_or_else(|| no_address_space::<[Pair; CHUNK_PAGES as usize]>());
         (chunk.get_or_init(make), place)
     }
@@ -193,7 +192,7 @@ fn store(words: &[AtomicU64; 2], entry: Entry) {
     words[0].store(entry.0, Ordering::Release);
 }
 
-/// To be called between taking space that was a block's and writing to it, by the thread that writes.
+/// To be called with the lock of the free space held, before space that is taken there is written, by who writes it.
 ///
 /// Release: pairs with the Acquire fences of [`is_still`] and [`Run::is_still`]. Who read bytes that are written there
 /// from now on sees at the second look every entry that was moved away before the space was free.

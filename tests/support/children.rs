@@ -57,9 +57,13 @@ pub(crate) fn child(role: &str, words: &str) -> Command {
 /// In a child, what its parent told it; `None` if this process is nobody's child.
 pub(crate) fn words() -> Option<String> {
     let words = env::var(ROLE).ok()?;
-    // Children that are meant to die of a signal leave no core file.
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
+    leave_no_core_file();
     Some(words)
+}
+
+/// For processes that are meant to die of a signal, and their children.
+pub(crate) fn leave_no_core_file() {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
 }
 
 /// What a child wrote, for assertion messages.

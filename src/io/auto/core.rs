@@ -13,7 +13,7 @@ use super::counters::AutoCounters;
 use super::judge::Judge;
 use super::loader::{self, Work};
 use super::loads::Loads;
-use super::regions::{ACCOUNT_NS_MAX, REGION_BYTES, Regions, State, bytes_of, region_of};
+use super::regions::{ACCOUNT_NS_MAX, REGION_BYTES, Regions, State, bytes_of, region_of, regions_of};
 use super::streams::{Streams, Wanted};
 use crate::error::Result;
 use crate::io::{BlockIo, DepthReads, MmapFile};
@@ -98,11 +98,6 @@ impl Core {
 
     pub(super) fn file(&self) -> &File {
         self.map.pread.file()
-    }
-
-    /// The region after the last that the file has some of.
-    pub(super) fn end_region(&self) -> u64 {
-        self.map.pread.len().map_or(0, |len| len.div_ceil(REGION_BYTES))
     }
 
     /// The descriptor for reads of what is not in the page cache.
@@ -227,7 +222,7 @@ impl Core {
         self.counters.scan_steps.add(1);
         let file_len_bytes = self.map.pread.len().unwrap_or(0);
         if !wanted.ahead.is_empty() {
-            for region in wanted.ahead.start..wanted.ahead.end.min(self.end_region()) {
+            for region in wanted.ahead.start..wanted.ahead.end.min(regions_of(file_len_bytes)) {
                 self.queue(region, true);
             }
             // The rest of the region that it is in comes in small pages, in one piece.
@@ -375,7 +370,7 @@ impl Core {
     /// Reads a region whole, if it is in this state still, and says whether the map serves it now.
     fn load(&self, region: u64, from: State) -> bool {
         if !self.regions.change(region, from, State::Loading) {
-            return matches!(self.regions.state(region), State::Mapped | State::Passing | State::Ahead);
+            return self.regions.state(region).is_served();
         }
         let is_loaded = self.try_load(region);
         if is_loaded {

@@ -1,7 +1,8 @@
 //! Regions that are next to each other and in use together.
 
 use super::core::{Core, GROUP_REGIONS};
-use super::regions::State;
+use super::regions::{State, regions_of};
+use crate::io::BlockIo;
 
 /// A group is read whole when this part of its regions is in use, and their cold reads have cost that part of what it
 /// costs to read what is not there of it.
@@ -15,13 +16,12 @@ impl Core {
     /// tells less of a region than many reads around it do, and regions that are read in order cost the device less.
     pub(super) fn consider_group(&self, region: u64) {
         let first = region / GROUP_REGIONS * GROUP_REGIONS;
-        let group = first..self.end_region().min(first + GROUP_REGIONS);
+        let group = first..regions_of(self.map.pread.len().unwrap_or(0)).min(first + GROUP_REGIONS);
         let (mut used, mut missing, mut spent_ns) = (0, 0, 0_u64);
         for region in group.clone() {
             let (state, region_ns) = self.regions.spent(region);
-            let is_served = matches!(state, State::Mapped | State::Passing | State::Ahead);
-            used += u64::from(is_served || region_ns > 0);
-            missing += u64::from(!is_served);
+            used += u64::from(state.is_served() || region_ns > 0);
+            missing += u64::from(!state.is_served());
             spent_ns = spent_ns.saturating_add(region_ns);
         }
         let is_used = used * USED_PART >= (group.end - group.start) && used > 1;

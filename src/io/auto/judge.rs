@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::core::Core;
 use super::memory::{Memory, Probe};
-use super::regions::{REGION_BYTES, State, bytes_of, region_of};
+use super::regions::{REGION_BYTES, State, bytes_of, regions_of};
 use crate::io::BlockIo;
 
 /// Between two judgements.
@@ -125,12 +125,12 @@ impl Core {
         judge.capacity_bytes.store(capacity_bytes, Relaxed);
 
         let file_len_bytes = self.map.pread.len().unwrap_or(0);
-        let regions = region_of(file_len_bytes.saturating_sub(1)) + 1;
+        let regions = regions_of(file_len_bytes);
         let tick = judge.tick(now_ns);
         let (mut used, mut mapped) = (0_u64, 0_u64);
         for (_, state, age) in self.regions.noted(regions, tick) {
             used += u64::from(age <= SET_TICKS && state != State::Unknown);
-            mapped += u64::from(is_served(state));
+            mapped += u64::from(state.is_served());
         }
         let working_set_bytes = used * REGION_BYTES;
         judge.working_set_bytes.store(working_set_bytes, Relaxed);
@@ -158,7 +158,7 @@ impl Core {
     fn leave_pages_to_the_kernel(&self, regions: u64, tick: u8) {
         for (region, state, _) in self.regions.noted(regions, tick) {
             let is_loaded = self.regions.is_loaded(region);
-            if is_served(state) && self.regions.change(region, state, State::Unknown) && is_loaded {
+            if state.is_served() && self.regions.change(region, state, State::Unknown) && is_loaded {
                 self.regions.set(region, State::Cold);
                 self.drop_region(region);
                 self.counters.released.add(1);
@@ -175,7 +175,7 @@ impl Core {
         if too_many == 0 && too_much == 0 {
             return;
         }
-        let of_file = self.regions.noted(regions, tick).filter(|(_, state, _)| is_served(*state));
+        let of_file = self.regions.noted(regions, tick).filter(|(_, state, _)| state.is_served());
         let mut old: Vec<(u8, u64, State)> = of_file.map(|(region, state, age)| (age, region, state)).collect();
         old.sort_unstable_by_key(|(age, region, _)| std::cmp::Reverse((*age, *region)));
         let count = usize::try_from(too_many.max(too_much)).unwrap_or(usize::MAX).min(RELEASE_MAX);
@@ -192,9 +192,4 @@ impl Core {
             self.counters.released.add(1);
         }
     }
-}
-
-/// Whether the map serves such a region, or will at the first touch.
-fn is_served(state: State) -> bool {
-    matches!(state, State::Mapped | State::Passing | State::Ahead)
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::sys::zeroed::Zeroed;
+use crate::sys::zeroed::{Zeroed, get_or_try_make};
 
 /// What one entry of a middle page table maps, and what the largest folio holds.
 pub(super) const REGION_BYTES: u64 = 2 << 20;
@@ -36,7 +36,7 @@ const COST_MAX: u32 = (1 << 16) - 1;
 const COST_UNIT_NS: u64 = 256;
 /// A region is looked at when its reads have cost so much more than they would have from the map; each look that brings
 /// nothing doubles it.
-pub(super) const LOOK_NS: u64 = 16_000;
+const LOOK_NS: u64 = 16_000;
 /// The most that can be on an account.
 pub(super) const ACCOUNT_NS_MAX: u64 = COST_MAX as u64 * COST_UNIT_NS;
 
@@ -61,6 +61,11 @@ pub(super) enum State {
 }
 
 impl State {
+    /// Whether the map serves such a region, or will at the first touch.
+    pub(super) fn is_served(self) -> bool {
+        matches!(self, State::Mapped | State::Passing | State::Ahead)
+    }
+
     fn of(word: u32) -> Self {
         match word & STATE_MASK {
             1 => State::Mapped,
@@ -84,6 +89,11 @@ pub(super) struct Regions {
 #[inline]
 pub(super) fn region_of(offset: u64) -> u64 {
     offset >> REGION_SHIFT
+}
+
+/// How many regions a file of this length has, an empty one included.
+pub(super) fn regions_of(len_bytes: u64) -> u64 {
+    region_of(len_bytes.saturating_sub(1)) + 1
 }
 
 /// The bytes of a region.
@@ -124,12 +134,9 @@ impl Regions {
     fn get_or_make(&self, region: u64) -> Option<&AtomicU32> {
         let (table, index) = place_of(region);
         let len = FIRST_REGIONS << table.saturating_sub(1);
-        let table = self.tables.get(table)?;
-        if table.get().is_none() {
-            // In small pages, so that a far region costs 4 KiB, not 2 MiB. Someone else may have been faster.
-            let _ = table.set(Zeroed::try_new(len, len * size_of::<AtomicU32>())?);
-        }
-        table.get()?.values().get(index)
+        // In small pages, so that a far region costs 4 KiB, not 2 MiB.
+        let make = || Zeroed::try_new(len, len * size_of::<AtomicU32>());
+        get_or_try_make(self.tables.get(table)?, make)?.values().get(index)
     }
 
     /// Whether the map serves every region that `len` bytes at `offset` touch. `len` is not 0.

@@ -116,8 +116,7 @@ macro_rules! atomic {
                 order: Ordering,
                 failed: Ordering,
             ) -> Result<$value, $value> {
-                self.1.note();
-                self.0.compare_exchange(old, new, ordering(order), ordering(failed))
+                self.compare_exchange(old, new, order, failed)
             }
 
             $(
