@@ -12,7 +12,8 @@
 //!                         keeps [source, source + count) in two registers
 //!                         body: every load from the map is here; one register counts the bytes still to copy, and it
 //!                         is not zero while a load can trap
-//!  routine + LANDING_PAD  returns that register, 0 for a whole copy, and what the probe found
+//!                         epilogue: loads the probe once more, after everything else; returns 0
+//!  routine + LANDING_PAD  returns that register, and what the probe found
 //! ```
 //!
 //! A fault is the routine's own if the program counter is in `[routine, routine + LANDING_PAD)` *and* the fault address
@@ -36,7 +37,8 @@ pub(super) use arch::CAN_RECOVER;
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Copy {
-    /// How many bytes were not copied because the source trapped: 0 for a whole copy.
+    /// How many bytes were not copied because the source trapped: 0 for a whole copy, [`PROBE_LOST`] for a whole copy
+    /// after which the probe trapped.
     pub(super) left_bytes: usize,
     /// The byte at the probe before anything was copied, or [`PROBE_TRAPPED`].
     pub(super) probed: usize,
@@ -45,7 +47,11 @@ pub(super) struct Copy {
 /// No byte has this value.
 pub(super) const PROBE_TRAPPED: usize = 256;
 
-/// Loads the byte at `probe`, then copies `count` bytes from `source` to `destination`.
+/// No copy is as long: all was copied, but then the probe, which was there before, trapped.
+pub(super) const PROBE_LOST: usize = usize::MAX;
+
+/// Loads the byte at `probe`, copies `count` bytes from `source` to `destination`, and loads the byte at `probe` again,
+/// in this order, and all of that before any load that follows the call.
 ///
 /// # Safety
 ///
@@ -120,6 +126,41 @@ mod tests {
                 assert!(untouched.copied().all(|byte| byte == 0xEE), "wrote outside at length {length}");
             }
         }
+    }
+
+    #[test]
+    fn a_probe_that_goes_during_the_copy_is_lost() {
+        use std::sync::atomic::{AtomicU8, Ordering};
+        if !CAN_RECOVER {
+            return;
+        }
+        crate::sys::fault::install().unwrap();
+        const LEN: usize = 8 << 20;
+        let file = tempfile::tempfile().unwrap();
+        let mapping = crate::sys::mapping::Mapping::new(&file, 2 * LEN as u64).unwrap();
+        let probe = mapping.base().wrapping_add(LEN + 4096);
+        let mut destination = vec![0xEE_u8; LEN];
+        let is_lost = (0..1_000).any(|_| {
+            file.set_len(2 * LEN as u64).unwrap();
+            destination.fill(0xEE);
+            // SAFETY: it is as long, and only read and written by atomics and by the routine until the copy is done.
+            let begun = unsafe { AtomicU8::from_ptr(destination.as_mut_ptr()) };
+            let left_bytes = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while begun.load(Ordering::Relaxed) == 0xEE {
+                        std::hint::spin_loop();
+                    }
+                    file.set_len(LEN as u64).unwrap();
+                });
+                // SAFETY: source and probe are in the mapping, the destination has `LEN` bytes, and the handler is
+                // installed.
+                unsafe { copy_recoverable(mapping.base(), begun.as_ptr(), LEN, probe) }.left_bytes
+            });
+            assert!(matches!(left_bytes, 0 | PROBE_LOST), "{left_bytes} bytes left, though they are all there");
+            left_bytes == PROBE_LOST
+        });
+        assert!(is_lost);
+        assert!(destination.iter().all(|byte| *byte == 0));
     }
 
     #[cfg(not(mapfall_no_map))]

@@ -22,9 +22,9 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
 
-use super::copy::{Copy, PROBE_TRAPPED, copy_recoverable, prefetch};
+use super::copy::{Copy, PROBE_LOST, PROBE_TRAPPED, copy_recoverable, prefetch};
 use super::mapping::{MapAdvice, Mapping};
-use super::sync::{AtomicBool, AtomicPtr, AtomicUsize, Mutex, fence};
+use super::sync::{AtomicBool, AtomicPtr, AtomicUsize, Mutex};
 
 /// The page cache holds a file in folios, at multiples of their size, none larger than what one entry of a middle page
 /// table maps (`MAX_PAGECACHE_ORDER` in Linux, which was lowered for some processors since).
@@ -258,13 +258,12 @@ impl<M: Mapped> Window<M> {
     /// As [`Window::copy_out`], for a block whose last byte proves nothing: copies it between two questions for the
     /// file's length. [`Copied::TailUnproven`] says that the second answer was too short.
     pub(crate) fn copy_out_between(&self, len_bytes: impl Fn() -> u64, offset: u64, buf: &mut [u8]) -> Copied {
-        // A copy before this one proves nothing: the file may have been cut before it, and have grown back since.
+        // A copy before this one proves nothing: the file may have been cut before it, and have grown back since. This
+        // one stays before the second question.
         let copied = self.copy_out_within(len_bytes(), offset, buf);
         if copied != Copied::TailUnproven {
             return copied;
         }
-        // The copy stays before the question.
-        fence(Ordering::Acquire);
         if offset + buf.len() as u64 <= len_bytes() { Copied::Whole } else { Copied::TailUnproven }
     }
 
@@ -296,7 +295,7 @@ impl<M: Mapped> Window<M> {
         if crate::canary::planted("copy_race") {
             return Copied::Whole;
         }
-        if copy.left_bytes > 0 {
+        if !matches!(copy.left_bytes, 0 | PROBE_LOST) {
             return match copy.probed {
                 PROBE_TRAPPED if is_far => Copied::EndFaulted { len_bytes: bound_bytes as u64 },
                 PROBE_TRAPPED => Copied::Faulted { at_byte: buf.len() - 1 },
@@ -309,21 +308,11 @@ impl<M: Mapped> Window<M> {
         }
         let ends_in_zero = buf.last() == Some(&0);
         match is_far {
-            true if !self.can_touch(probe) => Copied::TailUnproven,
+            _ if copy.left_bytes == PROBE_LOST => Copied::TailUnproven,
             true if ends_in_zero => Copied::Probed,
             false if ends_in_zero || copy.probed == 0 => Copied::TailUnproven,
             _ => Copied::Whole,
         }
-    }
-
-    /// Whether a byte below a bound, as in `copy_below`, can be read now, after the copy before this call.
-    #[inline]
-    fn can_touch(&self, probe: *const u8) -> bool {
-        // All are loads in assembly, whose order the compiler keeps; this fence makes the processor keep it.
-        fence(Ordering::Acquire);
-        let mut byte = [0];
-        // SAFETY: as in `copy_below`, where `probe` comes from.
-        unsafe { M::copy(probe, byte.as_mut_ptr(), 1, probe) }.left_bytes == 0
     }
 }
 

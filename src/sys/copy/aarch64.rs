@@ -2,15 +2,15 @@
 
 use std::arch::{asm, naked_asm};
 
-use super::{Copy, PROBE_TRAPPED};
+use super::{Copy, PROBE_LOST, PROBE_TRAPPED};
 
 pub(in crate::sys) const CAN_RECOVER: bool = true;
 
 /// Where the landing pad is, counted from the routine's first byte. The assembler refuses a body that is longer.
-const LANDING_PAD: usize = 128;
+const LANDING_PAD: usize = 192;
 
-/// Registers at every instruction that can trap: `x3..x4` is the whole source (at first: the probe), `x2` the count
-/// still to copy. What the probe found is in `x6`.
+/// Registers at every instruction that can trap: `x3..x4` is the whole source (at first and at last: the probe), `x2`
+/// the count still to copy, or at last what says that the probe is lost. The probe is in `x7`, what it found in `x6`.
 ///
 /// # Safety
 ///
@@ -19,6 +19,7 @@ const LANDING_PAD: usize = 128;
 pub(super) unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, count: usize, probe: *const u8) -> Copy {
     naked_asm!(
         "2:",
+        "mov x7, x3",
         "add x4, x3, #1",
         "mov x6, {probe_trapped}",
         "cbz x2, 3f",
@@ -38,12 +39,20 @@ pub(super) unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, co
         "sub x2, x2, #64",
         "b 4b",
         "5:",
-        "cbz x2, 3f",
+        "cbz x2, 7f",
         "6:",
         "ldrb w5, [x1], #1",
         "strb w5, [x0], #1",
         "subs x2, x2, #1",
         "b.ne 6b",
+        // The probe again. The barrier: no load of the copy comes after it.
+        "7:",
+        "dmb ishld",
+        "mov x3, x7",
+        "add x4, x7, #1",
+        "mov x2, {probe_lost}",
+        "ldrb w5, [x7]",
+        "mov x2, xzr",
         "b 3f",
         // Nothing runs here. A body that is too long makes the count negative, which does not assemble.
         ".skip {landing_pad} - (. - 2b), 0",
@@ -53,6 +62,7 @@ pub(super) unsafe extern "C" fn copy(destination: *mut u8, source: *const u8, co
         "ret",
         landing_pad = const LANDING_PAD,
         probe_trapped = const PROBE_TRAPPED,
+        probe_lost = const PROBE_LOST as isize,
     )
 }
 

@@ -3,7 +3,7 @@
 use std::arch::naked_asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-use super::{Copy, PROBE_TRAPPED};
+use super::{Copy, PROBE_LOST, PROBE_TRAPPED};
 
 pub(in crate::sys) const CAN_RECOVER: bool = true;
 
@@ -19,8 +19,9 @@ const NONE: u32 = 0;
 const AVX: u32 = 1;
 const AVX512: u32 = 2;
 
-/// Registers at every instruction that can trap: `r8..r9` is the whole source (at first: the probe), `rcx` the count
-/// still to copy. What the probe found is in `r11`.
+/// Registers at every instruction that can trap: `r8..r9` is the whole source (at first and at last: the probe), `rcx`
+/// the count still to copy, or at last what says that the probe is lost. The probe is in `rax`, what it found in `r11`.
+/// This processor makes loads in their order, so the second one of the probe needs no barrier.
 ///
 /// Up to 256 bytes are loaded whole, from both ends towards the middle, and then stored: no count to keep, no loop to
 /// predict, and none of the start-up cost of `rep movsb`, which is the measured choice for the longest. In between a
@@ -41,6 +42,7 @@ unsafe extern "sysv64" fn routine(
     naked_asm!(
         "2:",
         "mov r10d, r8d",
+        "mov rax, rcx",
         "mov r8, rcx",
         "lea r9, [rcx + 1]",
         "mov r11d, {probe_trapped}",
@@ -59,7 +61,15 @@ unsafe extern "sysv64" fn routine(
         "jbe 7f",
         "9:",
         "rep movsb",
-        "jmp 3f",
+        // the probe again, and out
+        "20:",
+        "mov r8, rax",
+        "lea r9, [rax + 1]",
+        "mov rcx, {probe_lost}",
+        "movzx edx, byte ptr [rax]",
+        "xor eax, eax",
+        "mov rdx, r11",
+        "ret",
         // 256 bytes a turn, as below; the upper registers need no `vzeroupper`
         "6:",
         "cmp rdx, {avx512_max}",
@@ -86,8 +96,7 @@ unsafe extern "sysv64" fn routine(
         "vmovups [rdi + rcx - 192], zmm17",
         "vmovups [rdi + rcx - 128], zmm18",
         "vmovups [rdi + rcx - 64], zmm19",
-        "xor ecx, ecx",
-        "jmp 3f",
+        "jmp 20b",
         // 128 bytes a turn; the last turn ends at the end, wherever the one before it got to
         "7:",
         "vmovups ymm0, [rsi]",
@@ -112,8 +121,7 @@ unsafe extern "sysv64" fn routine(
         "vmovups [rdi + rcx - 64], ymm2",
         "vmovups [rdi + rcx - 32], ymm3",
         "vzeroupper",
-        "xor ecx, ecx",
-        "jmp 3f",
+        "jmp 20b",
         // 129 to 256, 65 to 128, 33 to 64, 16 to 32
         "4:",
         "lea r10, [rdi + rdx]",
@@ -160,30 +168,27 @@ unsafe extern "sysv64" fn routine(
         "6:",
         "movups [rdi], xmm0",
         "movups [r10 - 16], xmm1",
-        "xor ecx, ecx",
-        "jmp 3f",
+        "jmp 20b",
         // 8 to 15, 4 to 7, fewer
         "5:",
         "cmp edx, 8",
         "jb 6f",
-        "mov rax, [rsi]",
         "mov rdx, [r9 - 8]",
-        "mov [rdi], rax",
+        "mov rsi, [rsi]",
+        "mov [rdi], rsi",
         "mov [r10 - 8], rdx",
-        "xor ecx, ecx",
-        "jmp 3f",
+        "jmp 20b",
         "6:",
         "cmp edx, 4",
         "jb 6f",
-        "mov eax, [rsi]",
         "mov edx, [r9 - 4]",
-        "mov [rdi], eax",
+        "mov esi, [rsi]",
+        "mov [rdi], esi",
         "mov [r10 - 4], edx",
-        "xor ecx, ecx",
-        "jmp 3f",
+        "jmp 20b",
         "6:",
         "rep movsb",
-        "jmp 3f",
+        "jmp 20b",
         // Nothing runs here. A body that is too long makes the count negative, which does not assemble.
         ".skip {landing_pad} - (. - 2b), 0xcc",
         "3:",
@@ -195,6 +200,7 @@ unsafe extern "sysv64" fn routine(
         avx_max = const AVX_MAX,
         avx512_max = const AVX512_MAX,
         probe_trapped = const PROBE_TRAPPED,
+        probe_lost = const PROBE_LOST as isize,
     )
 }
 

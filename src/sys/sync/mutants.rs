@@ -18,8 +18,8 @@ const MUTANTS: [(&str, &str, &str, &str, &str); 25] = [
     (WINDOW_GROWTH, WINDOW, "pub(crate) fn replace", "self.hot.base.store(", "omitted"),
     (WINDOW_RANGE, WINDOW, "pub(crate) fn replace", "self.hot.range_bytes.store(", "weaker"),
     (WINDOW_RANGE, WINDOW, "pub(crate) fn copy_out_within", "self.hot.range_bytes.load(", "weaker"),
-    (WINDOW_CUT_FAR, WINDOW, "fn can_touch", "fence(", "weaker"),
-    (WINDOW_CUT_ZERO, WINDOW, "pub(crate) fn copy_out_between", "fence(", "weaker"),
+    (WINDOW_CUT_FAR, WINDOW_MAP, "unsafe fn copy(", "fence(", "weaker"),
+    (WINDOW_CUT_ZERO, WINDOW_MAP, "unsafe fn copy(", "fence(", "weaker"),
     // Entries of pages.
     (WORDS_FIRST, WORDS, "fn store(words", "words[0].store(", "weaker"),
     (WORDS_FIRST, WORDS, "pub(crate) fn load(", "words[0].load(", "weaker"),
@@ -43,6 +43,7 @@ const MUTANTS: [(&str, &str, &str, &str, &str); 25] = [
 ];
 
 const WINDOW: &str = "src/sys/window.rs";
+const WINDOW_MAP: &str = "src/sys/window/model.rs"; // as `sys/copy/*.rs` has it
 const WINDOW_RETIRES: &str = "sys::window::model::a_map_that_retires_against_reads";
 const WINDOW_GROWTH: &str = "sys::window::model::growth_past_the_map_against_reads";
 const WINDOW_RANGE: &str = "sys::window::model::growth_past_the_map_against_a_read_of_who_asked";

@@ -14,11 +14,11 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, fence};
+use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
 use loom::thread;
 
-use super::{Copied, Copy, Mapped, PROBE_TRAPPED, Window};
-use crate::sys::sync::explore::explore;
+use super::{Copied, Copy, Mapped, PROBE_LOST, PROBE_TRAPPED, Window};
+use crate::sys::sync::{explore::explore, fence};
 
 /// As long as `Window` takes the largest folio to be.
 const PAGE: usize = 8;
@@ -138,7 +138,10 @@ unsafe impl Mapped for Map {
             // SAFETY: valid for writes by the contract.
             unsafe { destination.wrapping_add(index).write(byte) };
         }
-        Copy { left_bytes: 0, probed }
+        // The routine's barrier, or the order in which the processor loads.
+        fence(Acquire);
+        let is_lost = file.gone[at / PAGE].load(Relaxed);
+        Copy { left_bytes: if is_lost { PROBE_LOST } else { 0 }, probed }
     }
 }
 
