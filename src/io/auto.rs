@@ -70,6 +70,8 @@ impl AutoFile {
             Limits { page_cache_bytes_max: auto.page_cache_bytes_max, page_table_bytes_max: auto.page_table_bytes_max };
         let core =
             Arc::new_cyclic(|itself| Core::new(map, Judge::new(limits), huge_pages, queue_depth, itself.clone()));
+        // So that no first read waits for it.
+        core.judge_if_due(core.now_ns());
         Ok(AutoFile { core })
     }
 

@@ -1,4 +1,4 @@
-//! Does what is read fit into memory? Asked ten times a second, by whoever reads.
+//! Does what is read fit into memory? Asked at open, and ten times a second by whoever reads.
 //!
 //! Two numbers are compared: the *capacity*, which is the page cache that there can be (`memory`), and the *working
 //! set*, the regions that were read lately. Where the working set is the smaller one, regions are read whole. Where it
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::memory::{Memory, Probe};
+use super::memory::{self, Memory};
 use super::regions::{REGION_BYTES, State, bytes_of, regions_of};
 use crate::io::BlockIo;
 
@@ -23,8 +23,6 @@ const SET_TICKS: u8 = 8;
 const OLD_TICKS: u8 = 8;
 /// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
 const FIT_PERCENT: (u64, u64) = (90, 75);
-/// The process's memory groups are looked for again after this: it may have been moved.
-const PROBE_PERIOD_NS: u64 = 5_000_000_000;
 /// Regions that one judgement gives back at most.
 const RELEASE_MAX: usize = 256;
 
@@ -38,7 +36,8 @@ pub(super) struct Judge {
     capacity_bytes: AtomicU64,
     working_set_bytes: AtomicU64,
     limits: Limits,
-    inner: Mutex<Inner>,
+    /// What was said last. Whoever holds it judges.
+    memory: Mutex<Memory>,
 }
 
 /// What the user allows.
@@ -46,13 +45,6 @@ pub(super) struct Judge {
 pub(super) struct Limits {
     pub(super) page_cache_bytes_max: Option<u64>,
     pub(super) page_table_bytes_max: Option<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    probe: Option<Probe>,
-    probed_ns: u64,
-    memory: Memory,
 }
 
 impl Judge {
@@ -64,7 +56,7 @@ impl Judge {
             capacity_bytes: AtomicU64::new(limits.page_cache_bytes_max.unwrap_or(u64::MAX)),
             working_set_bytes: AtomicU64::new(0),
             limits,
-            inner: Mutex::new(Inner::default()),
+            memory: Mutex::new(Memory::default()),
         }
     }
 
@@ -81,7 +73,7 @@ impl Judge {
     }
 
     pub(super) fn memory(&self) -> Memory {
-        self.inner.lock().memory
+        *self.memory.lock()
     }
 
     /// Whether regions may be read whole because single reads of them cost too much.
@@ -113,14 +105,10 @@ impl Core {
     #[cold]
     fn judge_now(&self, now_ns: u64) {
         let judge = &self.judge;
-        let Some(mut inner) = judge.inner.try_lock() else { return };
-        if inner.probe.is_none() || now_ns.saturating_sub(inner.probed_ns) > PROBE_PERIOD_NS {
-            inner.probe = Some(Probe::new());
-            inner.probed_ns = now_ns;
-        }
-        let memory = inner.probe.as_ref().map(Probe::ask).unwrap_or_default();
-        inner.memory = memory;
-        drop(inner);
+        let Some(mut last) = judge.memory.try_lock() else { return };
+        let Some(memory) = memory::lately() else { return };
+        *last = memory;
+        drop(last);
         let capacity_bytes = memory.capacity_bytes.min(judge.limits.page_cache_bytes_max.unwrap_or(u64::MAX));
         judge.capacity_bytes.store(capacity_bytes, Relaxed);
 

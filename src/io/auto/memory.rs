@@ -6,9 +6,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Above this share of time in which some task waited for memory (`avg10` of PSI, in percent), less is taken.
 const PRESSURE_PERCENT: f64 = 20.0;
+
+/// An answer is good for as long, for all files of the process.
+const ASK_PERIOD: Duration = Duration::from_millis(50);
+/// The process's groups are looked for again after this: it may have been moved.
+const PROBE_PERIOD: Duration = Duration::from_secs(5);
 
 /// What can be had.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,6 +48,37 @@ struct Group {
 enum Version {
     V1,
     V2,
+}
+
+/// Where to ask, what the answer was, and when.
+#[derive(Debug)]
+struct Asked {
+    probe: Probe,
+    probed: Instant,
+    memory: Memory,
+    asked: Instant,
+}
+
+static ASKED: Mutex<Option<Asked>> = Mutex::new(None);
+
+/// What can be had now, or a moment ago. Nothing while another thread asks: it takes some files of the kernel's, which
+/// nobody waits for.
+pub(super) fn lately() -> Option<Memory> {
+    ASKED.try_lock().map(|mut asked| at(&mut asked, Instant::now(), Probe::new))
+}
+
+fn at(asked: &mut Option<Asked>, now: Instant, probe: impl Fn() -> Probe) -> Memory {
+    if asked.as_ref().is_none_or(|asked| now.duration_since(asked.probed) >= PROBE_PERIOD) {
+        let probe = probe();
+        let memory = probe.ask();
+        *asked = Some(Asked { probe, probed: now, memory, asked: now });
+        return memory;
+    }
+    let Some(asked) = asked else { return Memory::default() };
+    if now.duration_since(asked.asked) >= ASK_PERIOD {
+        (asked.memory, asked.asked) = (asked.probe.ask(), now);
+    }
+    asked.memory
 }
 
 impl Probe {
@@ -173,6 +212,27 @@ mod tests {
     fn this_machine_has_memory() {
         let memory = Probe::new().ask();
         assert!(memory.capacity_bytes > 1 << 20, "{memory:?}");
+    }
+
+    #[test]
+    fn the_process_asks_once_a_moment_and_looks_for_its_groups_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let say = |mib: u64| write(root, "proc/meminfo", &format!("MemAvailable: {} kB\n", mib << 10));
+        let (mut asked, began) = (None, Instant::now());
+        let mut capacity_mib = |after| at(&mut asked, began + after, || Probe::below(root)).capacity_bytes >> 20;
+        say(100);
+        assert_eq!(capacity_mib(Duration::ZERO), 100);
+        say(200);
+        assert_eq!(capacity_mib(ASK_PERIOD / 2), 100);
+        assert_eq!(capacity_mib(ASK_PERIOD), 200);
+        write(root, "proc/self/cgroup", "0::/\n");
+        write(root, "proc/self/mountinfo", "32 20 0:9 / /cg rw - cgroup2 cgroup2 rw\n");
+        write(root, "cg/memory.max", &format!("{}\n", 50 << 20));
+        write(root, "cg/memory.current", "0\n");
+        write(root, "cg/memory.stat", "");
+        assert_eq!(capacity_mib(ASK_PERIOD * 2), 200, "the group is not known yet");
+        assert_eq!(capacity_mib(PROBE_PERIOD), 50);
     }
 
     #[test]
