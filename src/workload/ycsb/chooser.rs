@@ -17,6 +17,9 @@ use super::zipf::Ranks;
 
 /// Over so many items YCSB draws the ranks that it scatters.
 const SCRAMBLED_ITEMS: u64 = 10_000_000_000;
+/// Ranks that do not go with the records that are inserted meanwhile are drawn so many at a time: a power takes long,
+/// but the processor can be at several at once.
+const AHEAD: usize = 16;
 
 /// The numbers of new records: given out to whoever inserts, and known to all as far as none is missing.
 #[derive(Debug)]
@@ -93,8 +96,8 @@ pub struct Chooser {
 #[derive(Clone, Debug)]
 enum Kind {
     Uniform,
-    Scrambled { ranks: Ranks, items: u64 },
-    Zipfian { ranks: Ranks },
+    Scrambled { ranks: Ranks, items: u64, ahead: Ahead },
+    Zipfian { ranks: Ranks, ahead: Ahead },
     Latest { ranks: Ranks },
     Hotspot { hot: u64, operations: f64 },
     Exponential { exp: Option<Exp<f64>> },
@@ -114,9 +117,12 @@ impl Chooser {
                 let operations = workload.operation_count.unwrap_or(0) as f64;
                 let expected = operations * workload.proportion(Operation::Insert) * 2.0;
                 // Its upper bound counts, so there is one item more.
-                Kind::Scrambled { ranks: Ranks::new(SCRAMBLED_ITEMS, constant), items: count + expected as u64 + 1 }
+                let (ranks, items) = (Ranks::new(SCRAMBLED_ITEMS, constant), count + expected as u64 + 1);
+                Kind::Scrambled { ranks, items, ahead: Ahead::default() }
             }
-            Distribution::Zipfian { constant } => Kind::Zipfian { ranks: Ranks::new(count, constant) },
+            Distribution::Zipfian { constant } => {
+                Kind::Zipfian { ranks: Ranks::new(count, constant), ahead: Ahead::default() }
+            }
             Distribution::Latest { constant } => Kind::Latest { ranks: Ranks::new(record_count.max(2) - 1, constant) },
             Distribution::Hotspot { data, operations } => {
                 Kind::Hotspot { hot: ((count as f64 * data) as u64).clamp(1, count), operations }
@@ -138,8 +144,10 @@ impl Chooser {
             let last = shared.inserts.last();
             let number = match &mut self.kind {
                 Kind::Uniform => self.start + rng.random_range(0..self.count),
-                Kind::Scrambled { ranks, items } => self.start + fnv_hash(ranks.draw(rng)) % *items,
-                Kind::Zipfian { ranks } => self.start + ranks.draw(rng),
+                Kind::Scrambled { ranks, items, ahead } => {
+                    self.start + ahead.next(|| fnv_hash(ranks.draw(rng)) % *items)
+                }
+                Kind::Zipfian { ranks, ahead } => self.start + ahead.next(|| ranks.draw(rng)),
                 Kind::Latest { ranks } => {
                     ranks.resize(last);
                     last - ranks.draw(rng)
@@ -166,6 +174,25 @@ impl Chooser {
                 return number;
             }
         }
+    }
+}
+
+/// Numbers that were drawn and not used yet.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    numbers: [u64; AHEAD],
+    left: usize,
+}
+
+impl Ahead {
+    #[inline]
+    fn next(&mut self, mut draw: impl FnMut() -> u64) -> u64 {
+        if self.left == 0 {
+            self.numbers.iter_mut().rev().for_each(|number| *number = draw());
+            self.left = AHEAD;
+        }
+        self.left -= 1;
+        self.numbers[self.left]
     }
 }
 

@@ -131,9 +131,10 @@ pub struct Key {
 impl Ord for Key {
     #[inline]
     fn cmp(&self, other: &Key) -> Ordering {
-        // The first word decides as a rule, and then nothing is called.
-        let rest = || self.bytes[WORD_BYTES..].cmp(&other.bytes[WORD_BYTES..]).then(self.len.cmp(&other.len));
-        self.head(0).cmp(&other.head(0)).then_with(rest)
+        // Word by word, the last one overlapping: the first or the second decides as a rule.
+        let word = |at| self.head(at).cmp(&other.head(at));
+        let [first, rest @ ..] = [0, 8, 16, 24, 32, KEY_BYTES_MAX - WORD_BYTES];
+        rest.into_iter().fold(word(first), |order, at| order.then_with(|| word(at))).then(self.len.cmp(&other.len))
     }
 }
 
@@ -155,20 +156,16 @@ impl Key {
     #[must_use]
     pub fn of(layout: &Layout, number: u64) -> Key {
         let shown = if layout.ordered { number } else { fnv_hash(number) };
-        let mut digits = [b'0'; KEY_BYTES_MAX];
-        let mut start = KEY_BYTES_MAX;
-        let mut left = shown;
-        while left > 0 || start == KEY_BYTES_MAX {
-            start -= 1;
-            digits[start] = b'0' + (left % 10) as u8;
-            left /= 10;
-        }
-        let count = (KEY_BYTES_MAX - start).max(layout.zero_padding.into());
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(shown).as_bytes();
         let prefix = layout.key_prefix.as_bytes();
+        let len = prefix.len() + digits.len().max(layout.zero_padding.into());
         let mut bytes = [0; KEY_BYTES_MAX];
+        let (padded, behind) = bytes[prefix.len()..].split_at_mut(len - digits.len() - prefix.len());
+        padded.fill(b'0');
+        behind[..digits.len()].copy_from_slice(digits);
         bytes[..prefix.len()].copy_from_slice(prefix);
-        bytes[prefix.len()..prefix.len() + count].copy_from_slice(&digits[KEY_BYTES_MAX - count..]);
-        Key { bytes, len: (prefix.len() + count) as u8 }
+        Key { bytes, len: len as u8 }
     }
 
     /// From what a store has. Nothing where there is no such key.
@@ -221,12 +218,22 @@ impl Key {
 }
 
 /// YCSB's hash of a number: FNV-1a, 64 bits, over its bytes, the lowest first, without the sign.
+#[inline]
 #[must_use]
 pub fn fnv_hash(number: u64) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 1_099_511_628_211;
+    const HALF: usize = size_of::<u64>() / 2;
+    let mix = |hash: u64, octets: &[u8]| {
+        octets.iter().fold(hash, |hash, octet| (hash ^ u64::from(*octet)).wrapping_mul(PRIME))
+    };
     let octets = number.to_le_bytes();
-    let hash = octets.iter().fold(OFFSET_BASIS, |hash, octet| (hash ^ u64::from(*octet)).wrapping_mul(PRIME));
+    let hash = mix(OFFSET_BASIS, &octets[..HALF]);
+    // Nearly all numbers have nothing in the upper half, and there each octet is but a product.
+    let hash = match number >> (8 * HALF) {
+        0 => hash.wrapping_mul(PRIME.wrapping_pow(HALF as u32)),
+        _ => mix(hash, &octets[HALF..]),
+    };
     (hash as i64).unsigned_abs()
 }
 
@@ -306,6 +313,39 @@ mod tests {
         assert!(Key::of(&ordered, 99) < Key::of(&ordered, 100));
         let unpadded = layout(&["insertorder=ordered"]).unwrap();
         assert!(Key::of(&unpadded, 99) > Key::of(&unpadded, 100) && Key::of(&unpadded, 9) < Key::of(&unpadded, 99));
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_their_bytes() {
+        for at in 0..KEY_BYTES_MAX {
+            let mut bytes = [b'5'; KEY_BYTES_MAX];
+            let one = Key::from_bytes(&bytes).unwrap();
+            bytes[at] = b'6';
+            let other = Key::from_bytes(&bytes).unwrap();
+            bytes[KEY_BYTES_MAX - 1] = b'4';
+            let third = Key::from_bytes(&bytes).unwrap();
+            assert_eq!((one.cmp(&other), other.cmp(&one)), (Ordering::Less, Ordering::Greater), "{at}");
+            assert_eq!(one.cmp(&Key::from_bytes(one.as_bytes()).unwrap()), Ordering::Equal);
+            assert_eq!(one.cmp(&third), one.as_bytes().cmp(third.as_bytes()), "{at}");
+            assert!(third < other && Key::from_bytes(&bytes[..at]).unwrap() < third, "{at}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_those_of_every_octet_in_turn() {
+        let in_turn = |number: u64| {
+            let mut hash: i64 = 0xcbf2_9ce4_8422_2325_u64 as i64;
+            let mut left = number;
+            for _ in 0..8 {
+                hash = (hash ^ (left & 0xff) as i64).wrapping_mul(1_099_511_628_211);
+                left >>= 8;
+            }
+            hash.unsigned_abs()
+        };
+        let powers = (0..64).map(|bit| 1_u64 << bit);
+        for number in powers.flat_map(|power| [power - 1, power, power + 1, power.wrapping_mul(GOLDEN)]) {
+            assert_eq!(fnv_hash(number), in_turn(number), "{number}");
+        }
     }
 
     #[test]
