@@ -209,7 +209,8 @@ pub fn run_phase(
 
 /// The records that a run chooses among.
 fn run_records(workload: &Workload, found: u64) -> Result<u64> {
-    let asked = workload.record_count.unwrap_or(found).max(1);
+    let named = workload.insert_count.unwrap_or(1).saturating_add(workload.insert_start);
+    let asked = workload.record_count.unwrap_or(found).max(named);
     if found < asked {
         return Err(YcsbError::TooFewRecords { asked, found });
     }

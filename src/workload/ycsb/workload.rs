@@ -165,12 +165,16 @@ impl Workload {
             .parse("minscanlength", "1 to maxscanlength records", |length: &u64| (1..=longest).contains(length))?;
         let scan_lengths =
             [("uniform", ScanLength::Uniform), ("zipfian", ScanLength::Zipfian)].map(|(name, kind)| (name, kind));
+        let record_count = count("recordcount", "a number of records above 0", 1)?;
+        let insert_start = count("insertstart", "the number of the first record", 0)?.unwrap_or(0);
+        let insert_count = count("insertcount", "a number of records above 0", 1)?;
+        check_inserts(properties, record_count, insert_start, insert_count)?;
         Ok(Workload {
             layout: Layout::resolve(properties)?,
-            record_count: count("recordcount", "a number of records above 0", 1)?,
+            record_count,
             operation_count: count("operationcount", "a number of operations", 0)?.filter(|count| *count > 0),
-            insert_start: count("insertstart", "the number of the first record", 0)?.unwrap_or(0),
-            insert_count: count("insertcount", "a number of records above 0", 1)?,
+            insert_start,
+            insert_count,
             proportions,
             distribution: distribution(properties)?,
             scan_length: properties
@@ -230,6 +234,20 @@ pub(super) fn only(properties: &Properties, name: &'static str, allowed: &[&str]
         Some(found) if !allowed.contains(&found) => {
             Err(YcsbError::RefusedProperty { name, found: found.to_owned(), origin: properties.origin(name), reason })
         }
+        _ => Ok(()),
+    }
+}
+
+/// The part of the records that is named must be a part of them, as in YCSB.
+fn check_inserts(properties: &Properties, records: Option<u64>, start: u64, count: Option<u64>) -> Result<()> {
+    let Some(records) = records else { return Ok(()) };
+    let wrong = |name, expected, found: u64| {
+        let origin = properties.origin(name);
+        Err(YcsbError::Value { name, expected, found: found.to_string(), origin })
+    };
+    match count {
+        _ if start >= records => wrong("insertstart", "less than recordcount", start),
+        Some(count) if count > records - start => wrong("insertcount", "at most recordcount - insertstart", count),
         _ => Ok(()),
     }
 }
@@ -327,6 +345,8 @@ mod tests {
             (&["readproportion=1.5"], "-p: readproportion: expected a number from 0 to 1, found \"1.5\""),
             (&["recordcount=0"], "-p: recordcount: expected a number of records above 0, found \"0\""),
             (&["recordcount=1e6"], "recordcount: expected"),
+            (&["recordcount=10", "insertstart=10"], "-p: insertstart: expected less than recordcount, found \"10\""),
+            (&["recordcount=10", "insertstart=4", "insertcount=7"], "insertcount: expected at most recordcount - "),
             (&["requestdistribution=zipf"], "requestdistribution: expected one of uniform, zipfian"),
             (&["scanlengthdistribution=latest"], "scanlengthdistribution: expected uniform or zipfian"),
             (&["maxscanlength=5", "minscanlength=6"], "minscanlength: expected 1 to maxscanlength"),
@@ -347,6 +367,6 @@ mod tests {
         assert_eq!(with(&["recordcount=10", "insertstart=4"]).unwrap().to_load().unwrap(), 4..10);
         assert_eq!(with(&["recordcount=10", "insertstart=4", "insertcount=2"]).unwrap().to_load().unwrap(), 4..6);
         assert!(with(&[]).unwrap().to_load().is_err());
-        assert!(with(&["recordcount=10", "insertstart=10"]).unwrap().to_load().is_err());
+        assert!(with(&["insertstart=18446744073709551615", "insertcount=2"]).unwrap().to_load().is_err());
     }
 }

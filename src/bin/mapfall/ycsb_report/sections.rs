@@ -95,9 +95,15 @@ pub(super) fn latency(shown: &[Shown<'_>]) -> String {
     html + "</p>\n"
 }
 
+/// Nothing where no phase lasted long enough for a line.
 pub(super) fn over_time(shown: &[Shown<'_>]) -> String {
+    if shown.iter().filter_map(Shown::middle).all(|outcome| outcome.intervals.len() < 2) {
+        return "<p class=\"small\">All ended within one interval (--interval), so there is nothing to draw.</p>\n"
+            .to_owned();
+    }
     let end_s = shown.iter().filter_map(Shown::middle).filter_map(|outcome| outcome.intervals.last());
     let end_s = end_s.map(|interval| interval.end_s).fold(1e-9, f64::max);
+    let digits = if end_s < 0.4 { 3 } else { 1 };
     let plot = |title, unit, is_logarithmic, value: &dyn Fn(&mapfall::workload::ycsb::Interval) -> Option<f64>| {
         let line = |(look, one): (usize, &Shown<'_>)| {
             let intervals = &one.middle()?.intervals;
@@ -107,7 +113,7 @@ pub(super) fn over_time(shown: &[Shown<'_>]) -> String {
             Some(Line { look, name: one.label.clone(), points: points.collect() })
         };
         let lines: Vec<_> = shown.iter().enumerate().filter_map(line).collect();
-        let labels = [0.0, 0.25, 0.5, 0.75, 1.0].map(|at| (at, format!("{:.1} s", at * end_s))).into();
+        let labels = [0.0, 0.25, 0.5, 0.75, 1.0].map(|at| (at, format!("{:.digits$} s", at * end_s))).into();
         let made = shown.iter().filter_map(Shown::middle).flat_map(|outcome| &outcome.checkpoints);
         let marks = made.map(|checkpoint| checkpoint.at_s / end_s).filter(|at| *at < 1.0).take(200).collect();
         Plot { title, unit, is_logarithmic, labels, marks, lines }.render()
@@ -234,11 +240,11 @@ pub(super) fn resources(shown: &[Shown<'_>]) -> String {
 
 pub(super) fn notes(shown: &[Shown<'_>]) -> String {
     let notes = shown.iter().flat_map(|one| one.outcomes.iter().map(move |outcome| (&one.label, &outcome.notes)));
-    let items: Vec<_> = notes
-        .flat_map(|(label, notes)| {
-            notes.iter().map(move |note| format!("<li>{}: {}</li>", escape(label), escape(note)))
-        })
-        .collect();
+    let items = notes.flat_map(|(label, notes)| {
+        notes.iter().map(move |note| format!("<li>{}: {}</li>", escape(label), escape(note)))
+    });
+    // Rounds mostly say the same.
+    let items = crate::args::distinct(items);
     match items.is_empty() {
         true => String::new(),
         false => crate::report::section("Notes", &format!("<ul>\n{}\n</ul>\n", items.join("\n"))),

@@ -186,8 +186,9 @@ impl<'a> Lane<'a> {
                 Measured::Operation(operation) if index < last => Measured::Part(operation),
                 what => what,
             };
+            // As in YCSB a part of an operation should have begun when the operation should have.
             let late = |due: Instant| nanoseconds(end.saturating_duration_since(due));
-            recorder.record(what, latency_ns, due.filter(|_| index == last).map(late));
+            recorder.record(what, latency_ns, due.filter(|_| what != Measured::Verify).map(late));
             recorder.count(what, *result);
             if let Some(error) = error.take() {
                 recorder.error(what, error);
