@@ -46,7 +46,7 @@ fn what_one_process_loads_another_runs() {
         }
     }
     // The store is one as any other, and nothing of it was lost.
-    assert!(succeeds(dir.path(), "verify s").contains("all is well") || !succeeds(dir.path(), "info s").is_empty());
+    assert!(succeeds(dir.path(), "verify s").ends_with("no problems\n"));
 }
 
 #[test]
@@ -72,6 +72,7 @@ fn text_has_ycsbs_labels_and_json_has_everything() {
         "[UPDATE], Operations, ",
         "[READ-MODIFY-WRITE], Operations, ",
         "[Intended-READ-MODIFY-WRITE], 99thPercentileLatency(us), ",
+        "[Intended-UPDATE], 99thPercentileLatency(us), ",
         "[VERIFY], Return=OK, ",
         "[CHECKPOINT], Operations, ",
         "[CLEANUP], Operations, 1",
@@ -87,6 +88,12 @@ fn text_has_ycsbs_labels_and_json_has_everything() {
     let contender = &figures["contenders"][0];
     assert_eq!((&contender["label"], &contender["configuration"]["io"]), (&"mmap".into(), &"mmap".into()));
     assert_eq!(contender["outcome"]["operations"], 3000);
+    let series = contender["outcome"]["series"].as_array().unwrap();
+    let counts = |name: &str| {
+        let series = series.iter().find(|series| series["name"] == name).unwrap();
+        (series["measured"]["count"].clone(), series["intended"]["count"].clone())
+    };
+    assert_eq!(counts("READ"), (3000.into(), 3000.into()), "those inside of others too, as in YCSB");
     assert_eq!(figures["properties"]["requestdistribution"], "zipfian");
     let report = fs::read_to_string(dir.path().join("r.html")).unwrap();
     assert!(report.contains("<svg") && !report.contains("http"), "it needs nothing else");
@@ -116,6 +123,32 @@ fn every_mode_of_the_io_layer_can_be_named() {
 }
 
 #[test]
+fn scans_go_to_the_depth_asked_for() {
+    let dir = scratch();
+    load(dir.path());
+    succeeds(dir.path(), &format!("ycsb load {} --bare b", workload('e')));
+    for file in ["--store s", "--bare b"] {
+        for depth in [1, 3, 1024] {
+            let words = format!("ycsb run {} {file} --io uring --queue-depth {depth} --json -", workload('e'));
+            let contender = json(&succeeds(dir.path(), &words))["contenders"][0].clone();
+            assert_eq!(contender["configuration"]["queue_depth"], depth, "{file}");
+            assert_eq!(contender["outcome"]["failed"], 0, "{file} {depth}");
+            // By whichever of the two the machine allows.
+            let paths = contender["outcome"]["io"]["paths"].as_object().unwrap();
+            assert!(paths.contains_key("ring") || paths.contains_key("pool"), "{file} {depth}: {paths:?}");
+        }
+    }
+    let words = format!(
+        "ycsb compare {} -p operationcount=100 --store s --io uring,pread --queue-depth 1,32 --rounds 1 --json - \
+         --no-report",
+        workload('e')
+    );
+    let found = json(&text(&ends(dir.path(), &words, 0).stdout));
+    let labels: Vec<_> = found["contenders"].as_array().unwrap().iter().map(|one| one["label"].clone()).collect();
+    assert_eq!(labels, ["uring, depth 1", "uring, depth 32", "pread, depth 1", "pread, depth 32"]);
+}
+
+#[test]
 fn wrong_input_is_one_line_and_code_2() {
     let dir = scratch();
     load(dir.path());
@@ -129,10 +162,20 @@ fn wrong_input_is_one_line_and_code_2() {
         (format!("ycsb run {} --store none", workload('a')), "cannot open none: No such file"),
         (format!("ycsb compare {} --store none", workload('a')), "cannot open none: No such file"),
         (format!("{run} -p recordcount=501"), "at least 501 records (recordcount), found 500: load it first"),
+        (format!("{run} -p insertstart=500"), "insertstart: expected less than recordcount, found \"500\""),
+        (format!("{run} -p insertcount=501"), "insertcount: expected at most recordcount - insertstart, found \"501\""),
+        (
+            "ycsb run --store s -p operationcount=9 -p fieldcount=4 -p fieldlength=128 -p dataintegrity=true \
+             -p insertstart=400 -p insertcount=101"
+                .to_owned(),
+            "at least 501 records (recordcount), found 500",
+        ),
         (format!("{run} -p fieldlength=64"), "loaded with fieldlength=128, found fieldlength=64"),
         (format!("{run} -p dataintegrity=false"), "loaded with dataintegrity=true, found dataintegrity=false"),
         (format!("{run} -p measurementtype=raw"), "measurementtype=raw is not supported"),
         (format!("{run} --io pread,uring2"), "expected pread, mmap, auto, uring or direct"),
+        (format!("{run} --queue-depth 0"), "0 is not in 1..=1024"),
+        (format!("ycsb compare {} --store s --queue-depth 8,1025", workload('a')), "1025 is not in 1..=1024"),
         (format!("{run} --page-cache hot"), "expected as-is, warm, cold or limited:PART"),
         (format!("{run} -P none"), "cannot read the properties file none"),
         (format!("{run} -p recordcount"), "-p: expected name=value"),
@@ -153,6 +196,11 @@ fn wrong_input_is_one_line_and_code_2() {
     refuses(dir.path(), &format!("ycsb run {} --store other", workload('a')), 3, "other");
     succeeds(dir.path(), "create empty");
     refuses(dir.path(), &format!("ycsb run {} --store empty", workload('a')), 2, "no records of mapfall ycsb in it");
+    // What is empty can be loaded, and what has something else in it cannot.
+    succeeds(dir.path(), &format!("ycsb load {} --store empty", workload('a')));
+    succeeds(dir.path(), &format!("ycsb run {} --store empty", workload('a')));
+    cli::small_store(&dir.path().join("taken"));
+    refuses(dir.path(), &format!("ycsb load {} --store taken", workload('a')), 2, "it has pages of someone else's");
 }
 
 #[test]
@@ -187,7 +235,8 @@ fn a_comparison_tells_what_its_rounds_support() {
         assert_eq!(ratio["verdict"], expected);
         assert!(one["outcomes"][0]["resources"]["minor_faults"].is_u64());
     }
-    assert!(fs::read_to_string(dir.path().join("r.html")).unwrap().contains("<h2>Ratios</h2>"));
+    let report = fs::read_to_string(dir.path().join("r.html")).unwrap();
+    assert!(report.contains("<h2>Ratios</h2>") && report.contains("nothing to draw"), "all are over in an interval");
     let two = format!("ycsb compare {} --store s --rounds 2 --no-report", workload('c'));
     let table = text(&ends(dir.path(), &two, 0).stdout);
     assert!(table.contains("too few rounds") && table.contains("minor faults"), "{table}");
@@ -204,6 +253,15 @@ fn a_run_in_little_memory_is_one_or_says_why_not() {
         let found = json(&text(&output.stdout));
         let notes = found["contenders"][0]["outcome"]["notes"].to_string();
         assert!(notes.contains("memory limited to") && notes.contains("cgroup v"), "{notes}");
+        let compare = format!(
+            "ycsb compare {} --store s --page-cache limited:90% --rounds 3 --json - --report r.html",
+            workload('c')
+        );
+        ends(dir.path(), &compare, 0);
+        let report = fs::read_to_string(dir.path().join("r.html")).unwrap();
+        let notes: Vec<_> = report.lines().filter(|line| line.starts_with("<li>")).collect();
+        let different: std::collections::BTreeSet<_> = notes.iter().collect();
+        assert!(notes.len() >= 2 && different.len() == notes.len(), "each is said once: {notes:?}");
     } else {
         assert!(said.contains("skipped: "), "{said}");
         eprintln!("SKIPPED: memory cannot be limited here: {said}");

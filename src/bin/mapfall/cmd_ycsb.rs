@@ -22,6 +22,9 @@ use crate::json::JsonArg;
 
 pub(crate) use job::Job;
 
+/// As the I/O layer has it.
+const QUEUE_DEPTH_DEFAULT: u32 = 64;
+
 /// What was typed after `mapfall ycsb`.
 #[derive(Debug, Args)]
 pub(crate) struct YcsbArgs {
@@ -31,7 +34,7 @@ pub(crate) struct YcsbArgs {
 
 #[derive(Debug, Subcommand)]
 enum YcsbCommand {
-    /// Insert the records of a workload, into a new store or one that has such records
+    /// Insert the records of a workload, into a new store, an empty one, or one that has such records
     #[command(after_long_help = HELP, after_help = EXIT_CODES)]
     Load(load::LoadArgs),
     /// Do the operations of a workload, by each of --io in turn
@@ -123,6 +126,11 @@ pub(crate) struct RunningArgs {
     /// A block cache of this size; it goes with --store
     #[arg(long, value_name = "SIZE", conflicts_with = "bare")]
     cache: Option<ByteSize>,
+
+    /// Reads of a scan that may be under way at a time, on the paths that go to depth: uring, direct, auto
+    #[arg(long, value_name = "N", default_value_t = QUEUE_DEPTH_DEFAULT)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    queue_depth: u32,
 }
 
 /// `--io`, where there may be several.
@@ -151,6 +159,7 @@ Properties:
 Latencies:
   In microseconds, of nanoseconds with three digits. With a target [READ] is from when an operation
   began, and [Intended-READ] from when it should have: the time that it waited for others counts.
+  The read and the update of a READ-MODIFY-WRITE should have begun when that should have.
   Without one, measurement.interval=both shows [Corrected-READ], in which a thread's operations
   should have begun at the mean time from one to the next.";
 

@@ -67,6 +67,8 @@ pub struct Configuration {
     pub cache_bytes: Option<u64>,
     /// Threads that do operations.
     pub threads: usize,
+    /// Reads of a batch, such as a scan's, that may be under way at a time.
+    pub queue_depth: u32,
     /// Where the data is when it begins.
     pub page_cache: PageCache,
 }
@@ -89,6 +91,9 @@ impl Configuration {
         }
         if differs(&|other| other.threads == self.threads) {
             label += &format!(", {} {}", self.threads, if self.threads == 1 { "thread" } else { "threads" });
+        }
+        if differs(&|other| other.queue_depth == self.queue_depth) {
+            label += &format!(", depth {}", self.queue_depth);
         }
         if differs(&|other| other.page_cache == self.page_cache) {
             label += &format!(", {}", self.page_cache);
@@ -121,11 +126,14 @@ mod tests {
             io: "pread".to_owned(),
             cache_bytes: None,
             threads: 1,
+            queue_depth: 64,
             page_cache: PageCache::Warm,
         };
         let other = Configuration { io: "mmap".to_owned(), ..one.clone() };
         assert_eq!(other.label(&[one.clone(), other.clone()]), "mmap");
         let wide = Configuration { threads: 4, cache_bytes: Some(1 << 20), file: "b/y.store".into(), ..one.clone() };
+        let shallow = Configuration { queue_depth: 1, ..one.clone() };
+        assert_eq!(shallow.label(&[one.clone(), shallow.clone()]), "pread, depth 1");
         let all = [one.clone(), wide.clone()];
         assert_eq!(one.label(&all), "x.store pread, no cache, 1 thread");
         assert_eq!(wide.label(&all), "y.store pread, cache 1 MiB, 4 threads");

@@ -20,7 +20,7 @@ const NONE: u64 = u64::MAX;
 /// Pages of the index that are written at once.
 const BATCH_PAGES: usize = 256;
 /// Records that are read at once in a scan.
-const SCAN_RECORDS: usize = 64;
+pub(super) const SCAN_RECORDS: usize = 64;
 const LATCHES: usize = 1024;
 
 /// A store with records in it, open for writing.

@@ -1,11 +1,11 @@
 //! What operations are done to: a table in a store, or the bare I/O layer.
 
-use crate::{BlockIo, CheckpointReport, IoStats, StoreCacheStats, SyncKind};
+use crate::{BatchRead, BlockIo, CheckpointReport, IoStats, StoreCacheStats, SyncKind};
 
 use super::chooser::Inserts;
 use super::error::{Result, YcsbError};
 use super::record::{Key, Layout};
-use super::table::{Scratch, Table};
+use super::table::{SCAN_RECORDS, Scratch, Table};
 
 /// What operations are done to.
 #[derive(Debug)]
@@ -173,10 +173,18 @@ impl Target {
             Target::Table(table) => table.scan(key, count, scratch, show),
             Target::Bare(bare) => {
                 let end = bare.records().min(number.saturating_add(count));
-                for number in number..end {
-                    bare.read(number, &mut scratch.record)?;
-                    let key = Key::of(&bare.layout, number);
-                    show(&[key], &scratch.record, scratch.record.len());
+                let record_bytes = bare.layout.record_bytes();
+                let mut next = number;
+                while next < end {
+                    let numbers = next..end.min(next + SCAN_RECORDS as u64);
+                    next = numbers.end;
+                    scratch.scanned.clear();
+                    scratch.scanned.extend(numbers.clone().map(|number| Key::of(&bare.layout, number)));
+                    scratch.scan.resize(record_bytes * scratch.scanned.len(), 0);
+                    let bufs = scratch.scan.chunks_mut(record_bytes);
+                    let read = |(number, buf)| BatchRead { offset: bare.offset(number), buf };
+                    bare.io.read_batch(&mut numbers.zip(bufs).map(read).collect::<Vec<_>>())?;
+                    show(&scratch.scanned, &scratch.scan, record_bytes);
                 }
                 Ok(end.saturating_sub(number))
             }

@@ -79,11 +79,10 @@ pub(super) fn run(run: &Run<'_>, stop: &AtomicBool) -> Result<Result<PhaseOutcom
     };
     if let (Some(limit), Some(usage)) = (&limit, usage) {
         outcome.notes.push(format!(
-            "memory limited to {} by {}: {} refaults of the page cache, {} of processes in use at the end",
+            "memory limited to {} by {}: {} refaults of the page cache",
             ByteSize::new(usage.limit_bytes).rounded(),
             limit.kind(),
-            usage.refaulted_pages,
-            ByteSize::new(usage.anonymous_bytes).rounded()
+            usage.refaulted_pages
         ));
     }
     Ok(Ok(outcome))
@@ -106,6 +105,7 @@ fn command(run: &Run<'_>) -> std::io::Result<Command> {
     command.args(run.job.words());
     command.args(["--io", &configuration.io, "--seed", &run.seed.to_string()]);
     command.args(["--threads", &configuration.threads.to_string()]);
+    command.args(["--queue-depth", &configuration.queue_depth.to_string()]);
     command.arg(if configuration.is_bare { "--bare" } else { "--store" }).arg(&configuration.file);
     if let Some(bytes) = configuration.cache_bytes {
         command.args(["--cache", &bytes.to_string()]);

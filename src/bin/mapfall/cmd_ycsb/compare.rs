@@ -14,7 +14,7 @@ use mapfall::workload::size::ByteSize;
 use mapfall::workload::ycsb::{Configuration, PageCache, PhaseOutcome, THREADS_MAX};
 
 use super::job::{self, Job};
-use super::{WorkloadArgs, child};
+use super::{QUEUE_DEPTH_DEFAULT, WorkloadArgs, child};
 use crate::args::{distinct, parse_duration, refuse_overwriting};
 use crate::fail::{self, Failure};
 use crate::json::JsonArg;
@@ -27,13 +27,13 @@ const DEFAULT_REPORT: &str = "mapfall-ycsb.html";
 /// What stands below the options.
 pub(super) const HELP: &str = "\
 How it is compared:
-  Every combination of --store, --io, --cache, --threads and --page-cache is a configuration. In
-  each round each of them does the workload once, in a process of its own, in an order that is
-  rotated from round to round; all of a round have the same seed. Ratios are made pair by pair
-  within the rounds, to the first configuration with the same --page-cache. The interval is
-  Student's for the mean of the logarithms, widened for the number of comparisons, so that all of
-  them hold together at 95 %. Where it has 1 in it no difference is called one, nor from fewer than
-  3 rounds.
+  Every combination of --store, --io, --cache, --threads, --queue-depth and --page-cache is a
+  configuration. In each round each of them does the workload once, in a process of its own, in an
+  order that is rotated from round to round; all of a round have the same seed. Ratios are made
+  pair by pair within the rounds, to the first configuration with the same --page-cache. The
+  interval is Student's for the mean of the logarithms, widened for the number of comparisons, so
+  that all of them hold together at 95 %. Where it has 1 in it no difference is called one, nor
+  from fewer than 3 rounds.
 
 State of the page cache:
   warm is every byte of the file, verified; the file is dropped first and brought in through a map
@@ -67,6 +67,11 @@ pub(crate) struct CompareArgs {
     /// Block caches of these sizes, or none; bare files have none
     #[arg(long, value_name = "SIZE|none,..", value_delimiter = ',', default_value = "none")]
     cache: Vec<CacheArg>,
+
+    /// Reads of a scan that may be under way at a time, on the paths that go to depth: uring, direct, auto
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [QUEUE_DEPTH_DEFAULT])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    queue_depth: Vec<u32>,
 
     /// Where the data is: as-is, warm, cold, limited:PART
     #[arg(long, value_name = "STATE,..", value_delimiter = ',', default_value = "warm")]
@@ -200,16 +205,16 @@ fn configurations(args: &CompareArgs, threads: &[usize]) -> Result<Vec<Configura
         for (file, is_bare) in &files {
             for cache in distinct(args.cache.iter().copied()) {
                 for io in distinct(args.io.iter().copied()) {
-                    for threads in threads {
-                        all.push(Configuration {
-                            file: (*file).clone(),
-                            is_bare: *is_bare,
-                            io: io.name().to_owned(),
-                            cache_bytes: cache.0.filter(|_| !is_bare),
-                            threads: *threads,
-                            page_cache,
-                        });
-                    }
+                    let each = threads.iter().flat_map(|threads| args.queue_depth.iter().map(move |d| (*threads, *d)));
+                    all.extend(each.map(|(threads, queue_depth)| Configuration {
+                        file: (*file).clone(),
+                        is_bare: *is_bare,
+                        io: io.name().to_owned(),
+                        cache_bytes: cache.0.filter(|_| !is_bare),
+                        threads,
+                        queue_depth,
+                        page_cache,
+                    }));
                 }
             }
         }

@@ -104,12 +104,13 @@ pub(super) fn configuration(file: &FileArgs, running: &RunningArgs, io: IoMode, 
         io: io.name().to_owned(),
         cache_bytes: running.cache.map(|size| size.bytes()),
         threads,
+        queue_depth: running.queue_depth,
         page_cache: running.page_cache,
     }
 }
 
-pub(super) fn store_options(mode: IoMode, cache_bytes: Option<u64>) -> Result<StoreOptions, Failure> {
-    let options = Store::options().io(IoOptions::new().mode(mode));
+pub(super) fn store_options(io: IoOptions, cache_bytes: Option<u64>) -> Result<StoreOptions, Failure> {
+    let options = Store::options().io(io);
     match cache_bytes {
         Some(bytes) => {
             let cache = CacheOptions::new(bytes).build()?;
@@ -122,15 +123,16 @@ pub(super) fn store_options(mode: IoMode, cache_bytes: Option<u64>) -> Result<St
 /// Opens what a run works on, and sees that it has what the run needs.
 pub(super) fn open(job: &Job, configuration: &Configuration) -> Result<Target, Failure> {
     let mode: IoMode = configuration.io.parse().map_err(|error| Failure::usage(format!("--io: {error}")))?;
+    let io = IoOptions::new().mode(mode).queue_depth(configuration.queue_depth);
     let path = &configuration.file;
     let target = if configuration.is_bare {
-        let file = IoOptions::new().mode(mode).write(true).open(path)?;
+        let file = io.write(true).open(path)?;
         Target::Bare(Bare::new(file, job.workload.layout.clone())?)
     } else {
         // What it is, before anything is opened for writing.
         let (layout, _) = describe(path)?;
         layout.check_asked(&job.workload.layout)?;
-        let store = store_options(mode, configuration.cache_bytes)?.open(path)?;
+        let store = store_options(io, configuration.cache_bytes)?.open(path)?;
         Target::Table(Box::new(Table::open(store)?))
     };
     Ok(target)

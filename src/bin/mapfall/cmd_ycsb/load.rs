@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use mapfall::workload::size::ByteSize;
-use mapfall::workload::ycsb::{Bare, Configuration, PageCache, PhaseKind, Table, Target, describe};
+use mapfall::workload::ycsb::{Bare, Configuration, PageCache, PhaseKind, Table, Target, YcsbError, describe};
 use mapfall::{IoMode, IoOptions};
 
 use super::job::{self, Job};
-use super::{FileArgs, OutputArgs, WorkloadArgs};
+use super::{FileArgs, OutputArgs, QUEUE_DEPTH_DEFAULT, WorkloadArgs};
 use crate::fail::Failure;
 use crate::interrupt;
 use crate::ycsb_output::Outputs;
@@ -50,6 +50,7 @@ pub(crate) fn run(args: LoadArgs) -> Result<ExitCode, Failure> {
         io: args.io.name().to_owned(),
         cache_bytes: None,
         threads: config.threads,
+        queue_depth: QUEUE_DEPTH_DEFAULT,
         page_cache: PageCache::AsIs,
     };
     let outcomes = vec![outcome];
@@ -64,14 +65,21 @@ fn target(args: &LoadArgs, job: &Job) -> Result<Target, Failure> {
         let file = IoOptions::new().mode(args.io).write(true).create(true).open(path)?;
         return Ok(Target::Bare(Bare::new(file, layout)?));
     }
-    let options = job::store_options(args.io, None)?;
+    let options = job::store_options(IoOptions::new().mode(args.io), None)?;
     if path.exists() {
-        let (found, _) = describe(path)?;
-        found.check_asked(&layout)?;
         if args.page.is_some() {
             return Err(Failure::usage(format!("--page: {} is there already, and has its pages", path.display())));
         }
-        return Ok(Target::Table(Box::new(Table::open(options.open(path)?)?)));
+        let table = match describe(path) {
+            Ok((found, _)) => {
+                found.check_asked(&layout)?;
+                Table::open(options.open(path)?)?
+            }
+            // One that `mapfall create` made, if nothing is in it.
+            Err(YcsbError::NotLoaded { .. }) => Table::create(options.open(path)?, layout)?,
+            Err(error) => return Err(error.into()),
+        };
+        return Ok(Target::Table(Box::new(table)));
     }
     let page_bytes = match args.page {
         Some(page) => u32::try_from(page.bytes())
