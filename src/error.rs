@@ -400,3 +400,88 @@ impl fmt::Display for Part {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+mod tests {
+    use super::*;
+
+    /// One of each kind.
+    fn all() -> Vec<Error> {
+        let path: Arc<Path> = Path::new("file").into();
+        let problem = || "a problem".to_owned();
+        let io = |source| Error::Io {
+            operation: Operation::Advise,
+            path: Path::new("file").into(),
+            offset: 3,
+            len_bytes: 5,
+            source,
+        };
+        let all = vec![
+            Error::PastEnd { offset: 1, wanted_bytes: 2, file_len_bytes: 2 },
+            io(io::Error::from_raw_os_error(5)),
+            io(io::Error::new(io::ErrorKind::WriteZero, "words")),
+            Error::ReadOnly { operation: Operation::Write, path: path.clone() },
+            Error::NotARegularFile { path: path.clone(), found: FileKind::Socket },
+            Error::NoDirectIo { path: path.clone(), problem: problem() },
+            Error::OffsetOverflow { operation: Operation::Read, offset: 4, len_bytes: 6 },
+            Error::InvalidRange { start: 9, end: 8 },
+            Error::InvalidOption { option: "option", expected: "this", found: problem() },
+            Error::Corrupt { path: path.clone(), part: Part::Names, offset: 7, problem: problem() },
+            Error::NotAStore { path: path.clone(), problem: problem() },
+            Error::Unsupported { path: path.clone(), problem: problem() },
+            Error::Locked { path },
+            Error::Poisoned { cause: "a cause".into() },
+            Error::OutOfMemory { wanted_bytes: 10 },
+            Error::NoSuchPage { page: 11 },
+            Error::WrongLength { expected_bytes: 12, found_bytes: 13 },
+            Error::InvalidAddress { problem: problem() },
+            Error::NoSuchCheckpoint { name: "name".into() },
+            Error::CheckpointExists { name: "name".into() },
+            Error::Batch { index: 14, source: Box::new(io(io::Error::from_raw_os_error(28))) },
+        ];
+        // A kind that is new is a kind here, too.
+        for error in &all {
+            match error {
+                Error::PastEnd { .. } | Error::Io { .. } | Error::ReadOnly { .. } | Error::NotARegularFile { .. } => {}
+                Error::NoDirectIo { .. } | Error::OffsetOverflow { .. } | Error::InvalidRange { .. } => {}
+                Error::InvalidOption { .. } | Error::Corrupt { .. } | Error::NotAStore { .. } => {}
+                Error::Unsupported { .. } | Error::Locked { .. } | Error::Poisoned { .. } => {}
+                Error::OutOfMemory { .. } | Error::NoSuchPage { .. } | Error::WrongLength { .. } => {}
+                Error::InvalidAddress { .. } | Error::NoSuchCheckpoint { .. } => {}
+                Error::CheckpointExists { .. } | Error::Batch { .. } => {}
+            }
+        }
+        all
+    }
+
+    /// Threads that wait for one load hear of its failure in the same words, with the same number.
+    #[test]
+    fn an_error_that_is_told_again_says_the_same() {
+        let mut texts = std::collections::BTreeSet::new();
+        for error in all() {
+            let again = error.again();
+            assert_eq!((again.to_string(), again.raw_os_error()), (error.to_string(), error.raw_os_error()));
+            assert_eq!(std::mem::discriminant(&again), std::mem::discriminant(&error));
+            assert!(texts.insert(error.to_string()), "{error} is said of two");
+        }
+        let numbers: Vec<_> = all().iter().filter_map(Error::raw_os_error).collect();
+        assert_eq!(numbers, [5, 28], "a batch has the number of what failed in it");
+    }
+
+    #[test]
+    fn what_an_error_names_has_a_name_of_its_own() {
+        let distinct = |names: &[String]| {
+            let set: std::collections::BTreeSet<_> = names.iter().collect();
+            assert!(set.len() == names.len() && names.iter().all(|name| !name.is_empty()), "{names:?}");
+        };
+        use Operation::{Advise, Lock, Open, Read, Reserve, SetLen, Stat, Sync, Write};
+        let operations = [Open, Stat, Read, Write, SetLen, Reserve, Lock, Sync, Advise];
+        distinct(&operations.map(|operation| operation.to_string()));
+        use FileKind::{BlockDevice, CharacterDevice, Directory, Fifo, Other, Socket};
+        distinct(&[Directory, Fifo, CharacterDevice, BlockDevice, Socket, Other].map(|kind| kind.to_string()));
+        let parts = [Part::Superblock, Part::Slot, Part::Names, Part::PageTable, Part::SpaceMap, Part::HeldList];
+        let others = [Part::Record, Part::Page(8), Part::Block, Part::WarmSet];
+        distinct(&parts.iter().chain(&others).map(Part::to_string).collect::<Vec<_>>());
+    }
+}

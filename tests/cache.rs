@@ -206,7 +206,8 @@ fn a_pinned_block_stays_whatever_happens() {
         let cache = CacheOptions::new(1 << 20).shards(1).policy(policy).build().unwrap();
         let pinned = cache.pin_or_load(&key(1), 4096, |buf| load(&key(1), buf)).unwrap();
         let other = cache.pin(&key(1)).unwrap();
-        assert!(pinned.is_in_cache());
+        assert!(pinned.is_in_cache() && pinned.as_ref() == &pinned[..]);
+        assert_eq!(format!("{pinned:?}"), "CachedBlock { len_bytes: 4096, is_in_cache: true }");
         for offset in 2..5000 {
             read(&cache, &key(offset), 4096);
         }

@@ -119,6 +119,26 @@ fn a_fifo_is_refused_and_not_waited_for() {
 }
 
 #[test]
+fn a_socket_and_a_device_are_refused() {
+    let dir = scratch();
+    let socket = dir.path().join("socket");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for mode in IoMode::ALL {
+        for (path, kind) in [(socket.as_path(), FileKind::Socket), (Path::new("/dev/null"), FileKind::CharacterDevice)]
+        {
+            let result = Store::options().io(IoOptions::new().mode(mode)).open(path);
+            // The system may refuse it before we can.
+            let is_refused = match &result {
+                Err(Error::NotARegularFile { found, .. }) => *found == kind,
+                Err(error) => kind == FileKind::Socket && error.raw_os_error() == Some(libc::ENXIO),
+                Ok(_) => false,
+            };
+            assert!(is_refused, "{kind} by {mode:?}: {result:?}");
+        }
+    }
+}
+
+#[test]
 fn a_warm_set_of_a_tebibyte_is_refused_at_once() {
     let dir = scratch();
     let path = dir.path().join("warm");

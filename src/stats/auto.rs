@@ -93,3 +93,16 @@ impl RegionState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RegionState::{Cold, Loading, Mapped, Unknown};
+
+    #[test]
+    fn states_have_the_names_that_json_has() {
+        assert_eq!(
+            [Unknown, Mapped, Cold, Loading].map(super::RegionState::name),
+            ["unknown", "mapped", "cold", "loading"]
+        );
+    }
+}
