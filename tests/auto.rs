@@ -95,7 +95,7 @@ fn what_is_resident_is_read_from_the_map() {
         check(&file, offset, BLOCK);
     }
     let (stats, auto) = (file.stats(), auto(&file));
-    assert_eq!((stats.mmap.reads, stats.pread.reads), (20_000, 0));
+    assert_eq!((stats.mmap.reads, stats.pread.reads), (20_000, 0), "{stats:?} {auto:?}");
     assert_eq!(regions_in(&auto, RegionState::Mapped), 32);
     assert!(auto.looks <= 32 && auto.samples >= 20_000 / 64, "no question for each read: {auto:?}");
     assert!(auto.fits && auto.loads == 0 && auto.capacity_bytes > 0, "{auto:?}");
@@ -121,6 +121,28 @@ fn what_is_not_is_read_by_system_call_until_it_is_worth_reading_whole() {
         check(&file, offset, BLOCK);
     }
     assert_eq!(file.stats().pread.reads, before, "all of it is mapped now");
+}
+
+#[test]
+fn where_pages_go_long_reads_are_asked_about_before_they_fault() {
+    let (dir, len) = (scratch(), 32 * MIB);
+    let (path, is_cold) = file_of(dir.path(), len);
+    fs::read(&path).unwrap();
+    let file = IoOptions::new().open_auto(&path).unwrap();
+    // All of it is known to be there by one question; then what nobody has touched goes.
+    check(&file, 0, BLOCK);
+    assert_eq!(regions_in(&auto(&file), RegionState::Mapped), 16);
+    drop_page_cache(&File::open(&path).unwrap()).unwrap();
+    if !is_cold || resident_bytes(&File::open(&path).unwrap()).unwrap() > 2 * MIB {
+        return;
+    }
+    for region in 1..16 {
+        check(&file, region * 2 * MIB + MIB, 64 << 10);
+    }
+    let (stats, auto) = (file.stats(), auto(&file));
+    // The first one took its faults, and told.
+    assert!(auto.evictions_seen > 1 && stats.pread.reads > 0, "{stats:?}");
+    assert!(stats.mmap.reads < 15, "{stats:?}");
 }
 
 #[test]

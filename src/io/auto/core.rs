@@ -20,9 +20,11 @@ use crate::io::{BlockIo, DepthReads, MmapFile};
 use crate::stats::ReadCell;
 use crate::sys::residency::cached_pages;
 
-/// One mapped read of a thread in so many is timed while all fits, and each while it does not: then pages go all the
-/// time, and a read that finds many gone costs more than thousands of looks at the clock.
+/// One mapped read of a thread in so many is timed, each while pages go ([`Judge::is_wary`]).
 const SAMPLE_READS: u64 = 64;
+/// And each that is as long: it takes hundreds of times what the clock does, and if its pages are gone it takes a fault
+/// for each of them.
+const TIMED_BYTES: usize = 64 << 10;
 /// A region is worth reading whole when its reads have cost this part of what that costs.
 const LOAD_PART: u64 = 4;
 /// What reading a region whole is taken to cost before it was done.
@@ -31,6 +33,8 @@ const LOAD_NS_FIRST: u64 = 1_000_000;
 const READ_NS_FIRST: u64 = 50_000;
 /// Regions that are asked about together while none of them is known, and read together where many are in use.
 pub(super) const GROUP_REGIONS: u64 = 16;
+/// While pages go, a read that is as long is asked about first: that takes less than one fault, and it can have many.
+const ASKED_BYTES: usize = 16 << 10;
 /// What is in the page cache of a region that is to be read whole is dropped first if it is less than this part of it:
 /// then all of it can be one folio of 2 MiB.
 const DROP_PART: u64 = 4;
@@ -111,7 +115,7 @@ impl Core {
     /// A read of at least one byte in regions that the map serves.
     #[inline]
     pub(super) fn read_mapped(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if cell.mmap_reads().is_multiple_of(SAMPLE_READS) || !self.judge.may_load() {
+        if cell.mmap_reads().is_multiple_of(SAMPLE_READS) || buf.len() >= TIMED_BYTES || self.judge.is_wary() {
             return self.read_sampled(cell, offset, buf);
         }
         self.map.read_counted(cell, offset, buf)
@@ -121,6 +125,10 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if buf.len() >= ASKED_BYTES && self.judge.is_wary() && self.is_gone(offset, buf.len()) {
+            self.evicted(region_of(offset));
+            return self.read_cold(cell, offset, buf);
+        }
         let began_ns = self.now_ns();
         let result = self.map.read_counted(cell, offset, buf);
         let now_ns = self.now_ns();
@@ -133,13 +141,27 @@ impl Core {
             // A minor fault of a large page can take as long; ask what is true.
             let is_there = self.look(region, 1) == Some(true);
             if !is_there {
-                self.regions.set(region, State::Cold);
-                self.counters.evictions_seen.add(1);
-                self.judge.hasten();
+                self.evicted(region);
             }
         }
         self.judge_if_due(now_ns);
         result
+    }
+
+    /// A region was found to be gone from the page cache, or a part of it.
+    fn evicted(&self, region: u64) {
+        self.regions.set(region, State::Cold);
+        self.counters.evictions_seen.add(1);
+        self.judge.beware();
+        self.judge.hasten();
+    }
+
+    /// Whether some of these bytes are not in the page cache, as far as the kernel says.
+    fn is_gone(&self, offset: u64, len: usize) -> bool {
+        let start = offset / self.page_bytes * self.page_bytes;
+        let len_bytes = offset - start + len as u64;
+        self.counters.looks.add(1);
+        cached_pages(self.file(), start, len_bytes).is_ok_and(|cached| cached < len_bytes.div_ceil(self.page_bytes))
     }
 
     /// A read of at least one byte, some of which is in regions that the map does not serve.

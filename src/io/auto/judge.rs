@@ -32,6 +32,9 @@ pub(super) struct Judge {
     /// When the next judgement is due. Relaxed, as all here: whoever sees an old value judges a little sooner or later.
     due_ns: AtomicU64,
     is_tight: AtomicBool,
+    is_wary: AtomicBool,
+    /// Evictions that were seen before the last judgement.
+    evictions_before: AtomicU64,
     fits_whole: AtomicBool,
     capacity_bytes: AtomicU64,
     working_set_bytes: AtomicU64,
@@ -52,6 +55,8 @@ impl Judge {
         Judge {
             due_ns: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
+            is_wary: AtomicBool::new(false),
+            evictions_before: AtomicU64::new(0),
             fits_whole: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(limits.page_cache_bytes_max.unwrap_or(u64::MAX)),
             working_set_bytes: AtomicU64::new(0),
@@ -84,6 +89,18 @@ impl Judge {
     /// Whether regions may be read whole that nobody has read of yet: all of the file would fit.
     pub(super) fn may_load_unused(&self) -> bool {
         self.may_load() && self.fits_whole.load(Relaxed)
+    }
+
+    /// Whether pages go from under the map: what is read does not fit, or was found gone since the last judgement but
+    /// one. A read that finds many gone costs thousands of looks at the clock.
+    #[inline]
+    pub(super) fn is_wary(&self) -> bool {
+        self.is_wary.load(Relaxed)
+    }
+
+    /// A page was found gone.
+    pub(super) fn beware(&self) {
+        self.is_wary.store(true, Relaxed);
     }
 
     /// Something has happened that should not have: judge at the next read, but not more often than a hundred times a
@@ -136,6 +153,9 @@ impl Core {
                 self.leave_pages_to_the_kernel(regions, tick);
             }
         }
+        let evictions = self.counters.evictions_seen.get();
+        let is_seen = judge.evictions_before.swap(evictions, Relaxed) != evictions;
+        judge.is_wary.store(is_tight || is_seen, Relaxed);
         let fits_whole = file_len_bytes <= capacity_bytes / 100 * FIT_PERCENT.0;
         judge.fits_whole.store(fits_whole, Relaxed);
         self.give_back(mapped, regions, tick, capacity_bytes, is_tight);
