@@ -227,6 +227,11 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_damage_hid_may_be_there_when_the_damage_is_gone() {
+        assert_eq!(run_seed(4_041_506, 100).1, None);
+    }
+
+    #[test]
     fn threads_change_nothing() {
         let stop = AtomicBool::new(false);
         let outcome = |threads| run(&Config { first_seed: 500, seeds: 40, ops: 60, threads }, &stop, &|_| ());

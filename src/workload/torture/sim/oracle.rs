@@ -39,6 +39,9 @@ pub(super) struct Cut {
     pub(super) generation: u64,
     pub(super) cookie: Vec<u8>,
     pub(super) pages: BTreeMap<u64, Vec<State>>,
+    /// Pages that could not be read before it was made: they may be there once the damage is gone, as a write to the
+    /// wrong place is when the power goes.
+    pub(super) unknown: BTreeSet<u64>,
     pub(super) blocks: Vec<Block>,
     /// Kept checkpoints by name, the oldest first.
     pub(super) kept: Vec<(String, Arc<Cut>)>,
@@ -142,6 +145,7 @@ impl Oracle {
         let known = self.pages.keys().filter(|page| !self.unknown.contains(page));
         Cut {
             pages: known.map(states).collect(),
+            unknown: self.unknown.clone(),
             blocks: self.blocks.clone(),
             kept: self.kept.iter().filter(|(name, _)| !self.drops.contains(name)).cloned().collect(),
             ..Cut::default()

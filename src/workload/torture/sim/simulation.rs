@@ -206,12 +206,13 @@ fn recover(plan: &Plan, disk: Disk, old: &Oracle) -> Checked<Option<World>> {
             }
         }
     }
+    oracle.unknown.extend(&found.unknown);
     let beyond = oracle.page_end();
     for page in beyond..beyond + 3 {
         let read = store.pages().read(PageId(page), &mut vec![0; page_bytes]);
         let is_absent =
             matches!(&read, Err(Error::NoSuchPage { .. })) || is_damaged && read.as_ref().is_err_and(tells_of_damage);
-        if !is_absent && found.pages.keys().all(|known| *known != page) {
+        if !is_absent && !found.pages.contains_key(&page) && !found.unknown.contains(&page) {
             return Err(format!("page {page} is in no checkpoint: {read:?}"));
         }
     }
