@@ -1,6 +1,7 @@
 //! What an `auto` file knows and decides, shared with the threads that read regions for it.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -159,9 +160,7 @@ impl Core {
     /// Whether some of these bytes are not in the page cache, as far as the kernel says.
     fn is_gone(&self, offset: u64, len: usize) -> bool {
         let start = offset / self.page_bytes * self.page_bytes;
-        let len_bytes = offset - start + len as u64;
-        self.counters.looks.add(1);
-        cached_pages(self.file(), start, len_bytes).is_ok_and(|cached| cached < len_bytes.div_ceil(self.page_bytes))
+        self.cached_in(start..offset + len as u64).is_some_and(|(cached, wanted)| cached < wanted)
     }
 
     /// A read of at least one byte, some of which is in regions that the map does not serve.
@@ -327,15 +326,19 @@ impl Core {
 
     /// Pages of these regions that are in the page cache, and pages that the file has there.
     fn cached_of(&self, first: u64, count: u64) -> Option<(u64, u64)> {
+        self.cached_in(bytes_of(first).start..bytes_of(first + count - 1).end)
+    }
+
+    /// The same of bytes, which begin with a page.
+    fn cached_in(&self, bytes: Range<u64>) -> Option<(u64, u64)> {
         self.counters.looks.add(1);
-        let (start, end) = (bytes_of(first).start, bytes_of(first + count - 1).end);
-        let end = end.min(self.map.pread.len().ok()?);
-        let len_bytes = end.checked_sub(start).filter(|len| *len > 0)?;
-        let cached = match cached_pages(self.file(), start, len_bytes) {
+        let end = bytes.end.min(self.map.pread.len().ok()?);
+        let len_bytes = end.checked_sub(bytes.start).filter(|len| *len > 0)?;
+        let cached = match cached_pages(self.file(), bytes.start, len_bytes) {
             Ok(cached) => cached,
             Err(error) => {
                 tracing::debug!(%error, "cachestat is not to be had");
-                self.loads.resident_pages(self.file(), start..end, self.page_bytes)?
+                self.loads.resident_pages(self.file(), bytes.start..end, self.page_bytes)?
             }
         };
         Some((cached, len_bytes.div_ceil(self.page_bytes)))
