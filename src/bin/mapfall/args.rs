@@ -145,7 +145,7 @@ pub(crate) struct GridArgs {
     batch: u32,
 
     /// Reads of a batch that may be under way at a time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = QUEUE_DEPTH_DEFAULT, value_parser = parse_queue_depth())]
     queue_depth: u32,
 
     /// Passes of each contender in a cell; the median is shown, with the least and the greatest
@@ -385,6 +385,14 @@ fn parse_part(text: &str) -> Result<(usize, usize), String> {
     let parts = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
     let valid = parts.filter(|(part, parts)| (1..=*parts).contains(part));
     valid.ok_or_else(|| format!("expected a part such as 2/8, found {text:?}"))
+}
+
+/// What `--queue-depth` is unless it is said, as in the I/O layer.
+pub(crate) const QUEUE_DEPTH_DEFAULT: u32 = 64;
+
+/// What `--queue-depth` may be.
+pub(crate) fn parse_queue_depth() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1024)
 }
 
 /// Each value once, in the order of first mention.

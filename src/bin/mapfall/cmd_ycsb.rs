@@ -16,14 +16,11 @@ use mapfall::IoMode;
 use mapfall::workload::size::ByteSize;
 use mapfall::workload::ycsb::{CheckpointEvery, PageCache};
 
-use crate::args::parse_duration;
+use crate::args::{QUEUE_DEPTH_DEFAULT, parse_duration, parse_queue_depth};
 use crate::fail::{EXIT_CODES, Failure};
 use crate::json::JsonArg;
 
 pub(crate) use job::Job;
-
-/// As the I/O layer has it.
-const QUEUE_DEPTH_DEFAULT: u32 = 64;
 
 /// What was typed after `mapfall ycsb`.
 #[derive(Debug, Args)]
@@ -128,8 +125,7 @@ pub(crate) struct RunningArgs {
     cache: Option<ByteSize>,
 
     /// Reads of a scan that may be under way at a time, on the paths that go to depth: uring, direct, auto
-    #[arg(long, value_name = "N", default_value_t = QUEUE_DEPTH_DEFAULT)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = QUEUE_DEPTH_DEFAULT, value_parser = parse_queue_depth())]
     queue_depth: u32,
 }
 

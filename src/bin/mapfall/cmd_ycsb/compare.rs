@@ -14,8 +14,8 @@ use mapfall::workload::size::ByteSize;
 use mapfall::workload::ycsb::{Configuration, PageCache, PhaseOutcome, THREADS_MAX};
 
 use super::job::{self, Job};
-use super::{QUEUE_DEPTH_DEFAULT, WorkloadArgs, child};
-use crate::args::{distinct, parse_duration, refuse_overwriting};
+use super::{WorkloadArgs, child};
+use crate::args::{QUEUE_DEPTH_DEFAULT, distinct, parse_duration, parse_queue_depth, refuse_overwriting};
 use crate::fail::{self, Failure};
 use crate::json::JsonArg;
 use crate::output_file::OutputFile;
@@ -70,7 +70,7 @@ pub(crate) struct CompareArgs {
 
     /// Reads of a scan that may be under way at a time, on the paths that go to depth: uring, direct, auto
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [QUEUE_DEPTH_DEFAULT])]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(value_parser = parse_queue_depth())]
     queue_depth: Vec<u32>,
 
     /// Where the data is: as-is, warm, cold, limited:PART

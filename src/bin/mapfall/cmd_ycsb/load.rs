@@ -9,7 +9,8 @@ use mapfall::workload::ycsb::{Bare, Configuration, PageCache, PhaseKind, Table, 
 use mapfall::{IoMode, IoOptions};
 
 use super::job::{self, Job};
-use super::{FileArgs, OutputArgs, QUEUE_DEPTH_DEFAULT, WorkloadArgs};
+use super::{FileArgs, OutputArgs, WorkloadArgs};
+use crate::args::QUEUE_DEPTH_DEFAULT;
 use crate::fail::Failure;
 use crate::interrupt;
 use crate::ycsb_output::Outputs;
