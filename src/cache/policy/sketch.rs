@@ -8,7 +8,7 @@ const COUNTER_MAX: u64 = 15;
 const HALVED: u64 = 0x7777_7777_7777_7777;
 /// Counts are halved when as many were added for each resident block. Fewer follow a change sooner, more tell blocks
 /// apart that are rarely asked for.
-const SAMPLE_PER_BLOCK: u64 = 20;
+const SAMPLE_PER_BLOCK: u64 = 30;
 /// A small cache has a sketch for as many blocks as this, or it would forget at once.
 const BLOCKS_MIN: u64 = 100;
 
