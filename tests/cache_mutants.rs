@@ -1,14 +1,15 @@
 //! That `tests/cache_model.rs` finds what it is for: the cache is broken in one place at a time, and each time the
-//! model must fail. It builds the crate once for each, hence it is run by hand:
+//! model must fail. It builds the crate once for each, hence it is a step of its own in `.ci/run`:
 //!
 //! ```text
-//! cargo test --release --no-default-features --test cache_mutants -- --ignored
+//! cargo test --release --no-default-features --test cache_mutants -- --ignored --nocapture
 //! ```
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What is broken, in which file, what stands there, and what is put in its place.
 const MUTANTS: [(&str, &str, &str, &str); 15] = [
@@ -105,6 +106,35 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Builds the model of the crate in the directory: the program, or what was wrong.
+fn build(dir: &Path) -> Result<PathBuf, String> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["test", "--release", "--no-default-features", "--test", "cache_model", "--no-run"]).current_dir(dir);
+    cargo.env("RUSTFLAGS", "--cfg mapfall_model -C debug-assertions");
+    cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_TERM_COLOR", "never");
+    let output = cargo.env("CARGO_TARGET_DIR", dir.join("../mutants-target")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let program = said.lines().find_map(|line| line.trim().strip_prefix("Executable tests/cache_model.rs ("));
+    let program = program.and_then(|rest| rest.strip_suffix(')')).map(|path| dir.join(path));
+    program.filter(|_| output.status.success()).ok_or(said)
+}
+
+/// Runs the model until a test fails: which did, or that all passed.
+fn first_failure(program: &Path, dir: &Path) -> Option<String> {
+    let mut model = Command::new(program);
+    model.current_dir(dir).env("RUST_BACKTRACE", "0").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut model = model.spawn().unwrap();
+    let mut lines = BufReader::new(model.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let failed = lines.find_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED").map(str::to_owned));
+    if failed.is_some() {
+        _ = model.kill();
+    }
+    let status = model.wait().unwrap();
+    // One that aborts has no result.
+    failed.or_else(|| (!status.success()).then(|| status.to_string()))
+}
+
 #[test]
 #[ignore = "builds the crate many times"]
 fn the_model_finds_every_mutant() {
@@ -117,30 +147,18 @@ fn the_model_finds_every_mutant() {
     for file in ["Cargo.toml", "Cargo.lock", "README.md"] {
         fs::copy(root.join(file), dir.join(file)).unwrap();
     }
-    let model = || {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["test", "--release", "--no-default-features", "--test", "cache_model"]).current_dir(&dir);
-        cargo.env("RUSTFLAGS", "--cfg mapfall_model -C debug-assertions").env("RUST_BACKTRACE", "0");
-        // What takes time is the building.
-        cargo
-            .env("CARGO_INCREMENTAL", "1")
-            .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
-            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-        let output = cargo.env("CARGO_TARGET_DIR", dir.join("../mutants-target")).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let (passed, said) = model();
-    assert!(passed, "the cache as it is: {said}");
+    let found = first_failure(&build(&dir).unwrap(), &dir);
+    assert_eq!(found, None, "the cache as it is");
     let mut missed = Vec::new();
     for (what, file, old, new) in MUTANTS {
         let text = fs::read_to_string(root.join(file)).unwrap();
         assert_eq!(text.matches(old).count(), 1, "{file} no longer says: {old}");
         fs::write(dir.join(file), text.replace(old, new)).unwrap();
-        let (passed, said) = model();
+        let program = build(&dir).unwrap_or_else(|said| panic!("{what}: does not build: {said}"));
+        let found = first_failure(&program, &dir);
         fs::write(dir.join(file), text).unwrap();
-        println!("{what}: {}", if passed { "NOT FOUND" } else { "found" });
-        // One that does not build is not found. One that aborts is, though there is no result then.
-        if passed || !said.contains("running 11 tests") {
+        println!("{what}: {}", found.as_deref().unwrap_or("NOT FOUND"));
+        if found.is_none() {
             missed.push(what);
         }
     }
