@@ -74,8 +74,15 @@ pub fn forked(run: impl FnOnce()) -> End {
         unsafe { libc::_exit(0) };
     }
     let mut status = 0;
-    // SAFETY: `status` is live, and the child is this process's own.
-    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    loop {
+        // SAFETY: `status` is live, and the child is this process's own.
+        let ended = unsafe { libc::waitpid(child, &mut status, 0) };
+        if ended == child {
+            break;
+        }
+        // A signal of libFuzzer's, or one that stopped it for a while.
+        assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EINTR), "the child's end");
+    }
     take_coverage();
     match libc::WIFSIGNALED(status) {
         true => End::Signal(libc::WTERMSIG(status)),

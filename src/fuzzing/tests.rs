@@ -125,3 +125,20 @@ fn pages_may_be_claimed_without_end() {
     let allocated = store.pages().allocate();
     assert!(matches!(allocated, Ok(_) | Err(Error::Corrupt { .. } | Error::NoSuchPage { .. })), "{allocated:?}");
 }
+
+/// Who rewrites the list goes by what is in it.
+#[test]
+fn a_held_list_may_claim_any_number_of_extents() {
+    let mut forge = Forge::new(0, 0);
+    let held = Root { child: node(&mut forge, &[60, 1, 1, 2].repeat(128), 1 << 36), height: 0 };
+    // All space is in use, so that nothing is written over it.
+    let space = Root { child: node(&mut forge, &[u64::MAX, (1 << 36) - 1], 100), height: 0 };
+    let (_dir, path) = file(forge, Numbers { held, space, ..numbers() });
+    assert!(!verified(&path).is_clean());
+    let store = Store::options().open(&path).unwrap();
+    store.checkpoint(CheckpointOptions::new().keep_as("one")).unwrap();
+    store.drop_checkpoint("one").unwrap();
+    let refused = store.checkpoint(CheckpointOptions::new());
+    let Err(Error::Corrupt { problem, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(problem, "expected 68719476736 held extents, found 128");
+}

@@ -21,6 +21,11 @@ pub(super) fn read(volume: &Volume, tree: &Tree) -> Result<Vec<Freed>> {
         }
         Ok(Flow::Down)
     })?;
+    // Nothing may be made as long as a number claims that is only written down.
+    if held.len() as u64 != tree.root.count {
+        let problem = format!("expected {} held extents, found {}", tree.root.count, held.len());
+        return Err(nodes.corrupt(&tree.root, problem));
+    }
     Ok(held)
 }
 
