@@ -124,6 +124,27 @@ fn what_is_not_is_read_by_system_call_until_it_is_worth_reading_whole() {
 }
 
 #[test]
+fn where_reading_whole_has_paid_the_first_read_does_it() {
+    let (dir, len) = (scratch(), 64 * MIB);
+    let (path, is_cold) = file_of(dir.path(), len);
+    if !is_cold {
+        return;
+    }
+    let file = IoOptions::new().open_auto(&path).unwrap();
+    let half = len / 2;
+    let learned = read_until(&file, half, |auto| regions_in(auto, RegionState::Mapped) == 16);
+    for offset in blocks(half, 3).take(20_000) {
+        check(&file, offset, BLOCK);
+    }
+    let before = file.stats().pread.reads;
+    for region in 20..26 {
+        check(&file, region * 2 * MIB + MIB, BLOCK);
+    }
+    let auto = auto(&file);
+    assert_eq!((auto.loads_at_once - learned.loads_at_once, file.stats().pread.reads - before), (6, 0), "{auto:?}");
+}
+
+#[test]
 fn where_pages_go_long_reads_are_asked_about_before_they_fault() {
     let (dir, len) = (scratch(), 32 * MIB);
     let (path, is_cold) = file_of(dir.path(), len);

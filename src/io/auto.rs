@@ -10,6 +10,7 @@
 //! in use fits into memory (`judge`, `memory`). Scans are read ahead of (`streams`).
 
 mod batch;
+mod bets;
 mod core;
 mod counters;
 mod group;
@@ -19,6 +20,7 @@ mod loads;
 mod memory;
 mod regions;
 mod streams;
+mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -111,6 +113,7 @@ impl AutoFile {
             loads: counters.loads.get(),
             load_bytes: counters.load_bytes.get(),
             load_time: std::time::Duration::from_nanos(counters.load_ns.get()),
+            loads_at_once: counters.loads_at_once.get(),
             load_failures: counters.load_failures.get(),
             groups: counters.groups.get(),
             judgements: counters.judgements.get(),

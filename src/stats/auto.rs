@@ -41,6 +41,8 @@ pub struct AutoStats {
     pub load_bytes: u64,
     /// The time that this took, most of it in threads of its own.
     pub load_time: Duration,
+    /// Those that a first read caused, since the last ones had paid.
+    pub loads_at_once: u64,
     /// Regions that could not be read whole.
     pub load_failures: u64,
     /// Times what was missing of 32 MiB was read whole, since much of it was in use.

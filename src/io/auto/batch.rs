@@ -28,7 +28,7 @@ impl Core {
                 if cold.is_empty() {
                     self.judge_if_due(self.now_ns());
                 }
-                if self.choose(read.offset, read.buf.len()) == Path::Pread {
+                if self.choose(read.offset, read.buf.len(), false) == Path::Pread {
                     cold.push(index);
                     continue;
                 }

@@ -10,9 +10,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use rustix::fs::{Advice, fadvise};
 
+use super::bets::Bets;
 use super::counters::AutoCounters;
 use super::judge::Judge;
-use super::loader::{self, Work};
 use super::loads::Loads;
 use super::regions::{ACCOUNT_NS_MAX, REGION_BYTES, Regions, State, bytes_of, region_of, regions_of};
 use super::streams::{Streams, Wanted};
@@ -21,11 +21,6 @@ use crate::io::{BlockIo, DepthReads, MmapFile};
 use crate::stats::ReadCell;
 use crate::sys::residency::cached_pages;
 
-/// One mapped read of a thread in so many is timed, each while pages go ([`Judge::is_wary`]).
-const SAMPLE_READS: u64 = 64;
-/// And each that is as long: it takes hundreds of times what the clock does, and if its pages are gone it takes a fault
-/// for each of them.
-const TIMED_BYTES: usize = 64 << 10;
 /// A region is worth reading whole when its reads have cost this part of what that costs.
 const LOAD_PART: u64 = 4;
 /// What reading a region whole is taken to cost before it was done.
@@ -34,11 +29,6 @@ const LOAD_NS_FIRST: u64 = 1_000_000;
 const READ_NS_FIRST: u64 = 50_000;
 /// Regions that are asked about together while none of them is known, and read together where many are in use.
 pub(super) const GROUP_REGIONS: u64 = 16;
-/// While pages go, a read that is as long is asked about first: that takes less than one fault, and it can have many.
-const ASKED_BYTES: usize = 16 << 10;
-/// What is in the page cache of a region that is to be read whole is dropped first if it is less than this part of it:
-/// then all of it can be one folio of 2 MiB.
-const DROP_PART: u64 = 4;
 /// What one read from the map costs, and each of its bytes, at the most.
 const MAP_READ_NS: u64 = 100;
 const MAP_BYTES_PER_NS: u64 = 8;
@@ -59,12 +49,13 @@ pub(super) struct Core {
     pub(super) streams: Mutex<Streams>,
     pub(super) judge: Judge,
     pub(super) counters: AutoCounters,
-    loads: Loads,
+    pub(super) loads: Loads,
+    pub(super) bets: Bets,
     began: Instant,
     /// What to read a region whole has cost lately.
-    load_ns: AtomicU64,
+    pub(super) load_ns: AtomicU64,
     /// Regions that are being read whole.
-    loading: AtomicU32,
+    pub(super) loading: AtomicU32,
     /// What a cold read has cost lately while none was.
     read_ns: AtomicU64,
     page_bytes: u64,
@@ -88,6 +79,7 @@ impl Core {
             judge,
             counters: AutoCounters::default(),
             loads: Loads::new(huge_pages),
+            bets: Bets::default(),
             began: Instant::now(),
             load_ns: AtomicU64::new(LOAD_NS_FIRST),
             loading: AtomicU32::new(0),
@@ -116,7 +108,7 @@ impl Core {
     /// A read of at least one byte in regions that the map serves.
     #[inline]
     pub(super) fn read_mapped(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if cell.mmap_reads().is_multiple_of(SAMPLE_READS) || buf.len() >= TIMED_BYTES || self.judge.is_wary() {
+        if cell.mmap_reads().is_multiple_of(self.judge.sample_reads()) || buf.len() >= self.judge.timed_bytes() {
             return self.read_sampled(cell, offset, buf);
         }
         self.map.read_counted(cell, offset, buf)
@@ -126,7 +118,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if buf.len() >= ASKED_BYTES && self.judge.is_wary() && self.is_gone(offset, buf.len()) {
+        if self.judge.is_wary() && buf.len() >= self.judge.timed_bytes() && self.is_gone(offset, buf.len()) {
             self.evicted(region_of(offset));
             return self.read_cold(cell, offset, buf);
         }
@@ -135,7 +127,7 @@ impl Core {
         let now_ns = self.now_ns();
         self.counters.samples.add(1);
         let region = region_of(offset);
-        self.regions.stamp(region, self.judge.tick(now_ns));
+        self.regions.use_mapped(region, self.judge.tick(now_ns));
         let took_ns = now_ns - began_ns;
         if took_ns > 20_000 + buf.len() as u64 {
             self.counters.slow_samples.add(1);
@@ -171,7 +163,7 @@ impl Core {
         self.judge_if_due(began_ns);
         let len = buf.len();
         let is_alone = self.is_alone();
-        match self.choose(offset, len) {
+        match self.choose(offset, len, true) {
             Path::Map => self.map.read_counted(cell, offset, buf),
             Path::Pread => {
                 let result = self.map.pread.read_exact_from(self.single(), offset, buf);
@@ -188,8 +180,9 @@ impl Core {
         }
     }
 
-    /// The path for a read, after whatever has to happen to the regions that it touches.
-    pub(super) fn choose(&self, offset: u64, len: usize) -> Path {
+    /// The path for a read, after whatever has to happen to the regions that it touches. Of a batch, no read waits for a
+    /// region that may be worth reading whole.
+    pub(super) fn choose(&self, offset: u64, len: usize, is_single: bool) -> Path {
         let (first, last) = (region_of(offset), region_of(offset.saturating_add(len as u64 - 1)));
         // No file reaches so far: `pread` says so.
         if last - first > 1 << 20 || offset > i64::MAX as u64 {
@@ -212,7 +205,7 @@ impl Core {
                 }
                 State::Queued => {
                     // Whoever needs it first reads it.
-                    if !self.load(region, State::Queued) {
+                    if !self.load_for_reads(region, State::Queued) {
                         path = Path::Pread;
                     }
                     is_scan = true;
@@ -223,7 +216,9 @@ impl Core {
                     is_scan = true;
                 }
                 State::Cold | State::Unknown => {
-                    path = Path::Pread;
+                    if !(is_single && self.load_at_once(region)) {
+                        path = Path::Pread;
+                    }
                     is_scan = true;
                 }
             }
@@ -325,7 +320,7 @@ impl Core {
     }
 
     /// Pages of these regions that are in the page cache, and pages that the file has there.
-    fn cached_of(&self, first: u64, count: u64) -> Option<(u64, u64)> {
+    pub(super) fn cached_of(&self, first: u64, count: u64) -> Option<(u64, u64)> {
         self.cached_in(bytes_of(first).start..bytes_of(first + count - 1).end)
     }
 
@@ -376,106 +371,10 @@ impl Core {
             tracing::debug!(%error, "the page cache keeps what is not needed");
         }
     }
-
-    // ---- Loads ----
-
-    /// Has a region read whole by another thread. False if that cannot be.
-    pub(super) fn queue(&self, region: u64, is_ahead: bool) -> bool {
-        let state = self.regions.state(region);
-        if !matches!(state, State::Cold | State::Unknown) || !self.regions.change(region, state, State::Queued) {
-            return matches!(state, State::Queued | State::Loading);
-        }
-        let work = if is_ahead { Work::Ahead(region) } else { Work::Region(region) };
-        if loader::submit(&self.itself, work) {
-            return true;
-        }
-        self.regions.change(region, State::Queued, state);
-        false
-    }
-
-    /// Reads a region whole, if it is in this state still, and says whether the map serves it now.
-    fn load(&self, region: u64, from: State) -> bool {
-        if !self.regions.change(region, from, State::Loading) {
-            return self.regions.state(region).is_served();
-        }
-        let is_loaded = self.try_load(region);
-        if is_loaded {
-            self.regions.set_loaded(region);
-        } else {
-            self.regions.fail(region);
-        }
-        is_loaded
-    }
-
-    /// Brings a region into the page cache, in 2 MiB pages if that can be.
-    fn try_load(&self, region: u64) -> bool {
-        let Some((cached, wanted)) = self.cached_of(region, 1) else { return false };
-        if cached >= wanted {
-            return true;
-        }
-        if cached > 0 && cached < wanted / DROP_PART {
-            self.drop_region(region);
-        }
-        let bytes = bytes_of(region);
-        let end = bytes.end.min(self.map.pread.len().unwrap_or(0));
-        if end <= bytes.start {
-            // It was cut off just now.
-            return false;
-        }
-        let began_ns = self.now_ns();
-        let loading = self.loading.fetch_add(1, Relaxed) + 1;
-        let loaded = self.loads.load(self.file(), bytes.start..end);
-        self.loading.fetch_sub(1, Relaxed);
-        let took_ns = self.now_ns() - began_ns;
-        match loaded {
-            Ok(()) => {
-                // Those that are under way together share the device.
-                let own_ns = took_ns / u64::from(loading);
-                self.load_ns.store(running_mean(self.load_ns.load(Relaxed), own_ns), Relaxed);
-                self.counters.loads.add(1);
-                self.counters.load_bytes.add(end - bytes.start);
-                self.counters.load_ns.add(took_ns);
-                true
-            }
-            Err(error) => {
-                tracing::debug!(region, %error, "a region could not be read whole");
-                self.counters.load_failures.add(1);
-                false
-            }
-        }
-    }
-
-    /// What a thread does for this file.
-    pub(super) fn work(&self, work: Work) {
-        match work {
-            Work::Region(region) => {
-                if self.judge.may_load() {
-                    self.load(region, State::Queued);
-                } else if self.regions.change(region, State::Queued, State::Cold) {
-                    self.regions.put_off(region);
-                }
-            }
-            Work::Ahead(region) => {
-                if self.load(region, State::Queued) {
-                    self.regions.change(region, State::Mapped, State::Ahead);
-                }
-            }
-        }
-    }
-
-    /// Nothing happens to the file in the background any more when this returns.
-    pub(super) fn close(&self) {
-        loader::withdraw(&self.itself);
-    }
-
-    /// What to read a region whole costs.
-    pub(super) fn load_ns(&self) -> u64 {
-        self.load_ns.load(Relaxed)
-    }
 }
 
 /// The mean of late, with one more. Where two threads change it at once, one of the two is lost, which does not matter.
-fn running_mean(mean_ns: u64, ns: u64) -> u64 {
+pub(super) fn running_mean(mean_ns: u64, ns: u64) -> u64 {
     mean_ns - mean_ns / 8 + ns / 8
 }
 

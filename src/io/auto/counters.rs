@@ -30,6 +30,7 @@ pub(super) struct AutoCounters {
     pub(super) loads: Counter,
     pub(super) load_bytes: Counter,
     pub(super) load_ns: Counter,
+    pub(super) loads_at_once: Counter,
     pub(super) load_failures: Counter,
     pub(super) groups: Counter,
     pub(super) judgements: Counter,

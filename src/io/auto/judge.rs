@@ -4,7 +4,7 @@
 //! set*, the regions that were read lately. Where the working set is the smaller one, regions are read whole. Where it
 //! is not, nothing is read that was not asked for.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -23,6 +23,15 @@ const SET_TICKS: u8 = 8;
 const OLD_TICKS: u8 = 8;
 /// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
 const FIT_PERCENT: (u64, u64) = (90, 75);
+/// One mapped read of a thread in so many is timed: while nothing goes, and while pages go of what fits. Where it does not
+/// fit, each is.
+const SAMPLE_READS: u64 = 64;
+const SAMPLE_READS_WARY: u64 = 8;
+/// A mapped read that is as long is always timed: it takes hundreds of times what the clock does, and if its pages are
+/// gone it takes a fault for each of them.
+const TIMED_BYTES: usize = 64 << 10;
+/// While pages go, a read that is as long is asked about first: that takes less than one fault, and it can have many.
+const ASKED_BYTES: usize = 16 << 10;
 /// Regions that one judgement gives back at most.
 const RELEASE_MAX: usize = 256;
 
@@ -33,6 +42,8 @@ pub(super) struct Judge {
     due_ns: AtomicU64,
     is_tight: AtomicBool,
     is_wary: AtomicBool,
+    sample_reads: AtomicU64,
+    timed_bytes: AtomicUsize,
     /// Evictions that were seen before the last judgement.
     evictions_before: AtomicU64,
     fits_whole: AtomicBool,
@@ -56,6 +67,8 @@ impl Judge {
             due_ns: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
             is_wary: AtomicBool::new(false),
+            sample_reads: AtomicU64::new(SAMPLE_READS),
+            timed_bytes: AtomicUsize::new(TIMED_BYTES),
             evictions_before: AtomicU64::new(0),
             fits_whole: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(limits.page_cache_bytes_max.unwrap_or(u64::MAX)),
@@ -91,16 +104,39 @@ impl Judge {
         self.may_load() && self.fits_whole.load(Relaxed)
     }
 
-    /// Whether pages go from under the map: what is read does not fit, or was found gone since the last judgement but
-    /// one. A read that finds many gone costs thousands of looks at the clock.
+    /// One mapped read of a thread in so many is timed. A read that finds its page gone costs thousands of looks at the
+    /// clock; reads of what fits cost a few.
     #[inline]
+    pub(super) fn sample_reads(&self) -> u64 {
+        self.sample_reads.load(Relaxed)
+    }
+
+    /// A mapped read that is as long is always timed; while pages go, it is asked about first.
+    #[inline]
+    pub(super) fn timed_bytes(&self) -> usize {
+        self.timed_bytes.load(Relaxed)
+    }
+
+    /// Whether pages go from under the map: what is read does not fit, or was found gone since the last judgement but
+    /// one.
     pub(super) fn is_wary(&self) -> bool {
         self.is_wary.load(Relaxed)
     }
 
     /// A page was found gone.
     pub(super) fn beware(&self) {
-        self.is_wary.store(true, Relaxed);
+        self.set_wary(true);
+    }
+
+    fn set_wary(&self, is_wary: bool) {
+        self.is_wary.store(is_wary, Relaxed);
+        let sample_reads = match (self.may_load(), is_wary) {
+            (false, _) => 1,
+            (true, true) => SAMPLE_READS_WARY,
+            (true, false) => SAMPLE_READS,
+        };
+        self.sample_reads.store(sample_reads, Relaxed);
+        self.timed_bytes.store(if is_wary { ASKED_BYTES } else { TIMED_BYTES }, Relaxed);
     }
 
     /// Something has happened that should not have: judge at the next read, but not more often than a hundred times a
@@ -155,7 +191,7 @@ impl Core {
         }
         let evictions = self.counters.evictions_seen.get();
         let is_seen = judge.evictions_before.swap(evictions, Relaxed) != evictions;
-        judge.is_wary.store(is_tight || is_seen, Relaxed);
+        judge.set_wary(is_tight || is_seen);
         let fits_whole = file_len_bytes <= capacity_bytes / 100 * FIT_PERCENT.0;
         judge.fits_whole.store(fits_whole, Relaxed);
         self.give_back(mapped, regions, tick, capacity_bytes, is_tight);

@@ -30,6 +30,8 @@ const STAMP_SHIFT: u32 = 7;
 const STAMP_MASK: u32 = 0xFF;
 /// Set in a region that was read whole because its reads cost too much.
 const LOADED: u32 = 1 << 15;
+/// Set in one that was used since then, which has nothing on its account.
+const USED: u32 = 1 << COST_SHIFT;
 const COST_SHIFT: u32 = 16;
 const COST_MAX: u32 = (1 << 16) - 1;
 /// What an account counts in.
@@ -197,6 +199,25 @@ impl Regions {
     /// A region is served by the map from now on, since it was read whole.
     pub(super) fn set_loaded(&self, region: u64) {
         self.update(region, |word| (word & (STAMP_MASK << STAMP_SHIFT)) | LOADED | State::Mapped as u32);
+    }
+
+    /// A region that the map serves was used at this tick.
+    pub(super) fn use_mapped(&self, region: u64, tick: u8) {
+        let used = |word: u32| {
+            let is_loaded = word & LOADED != 0 && State::of(word).is_served();
+            word & !(STAMP_MASK << STAMP_SHIFT) | u32::from(tick) << STAMP_SHIFT | if is_loaded { USED } else { 0 }
+        };
+        if let Some(word) = self.get(region) {
+            let old = word.load(Relaxed);
+            if used(old) != old {
+                self.update(region, used);
+            }
+        }
+    }
+
+    /// Whether a region that was read whole was used since, as far as reads are timed.
+    pub(super) fn is_used(&self, region: u64) -> bool {
+        self.get(region).is_some_and(|word| word.load(Relaxed) & (LOADED | USED) == LOADED | USED)
     }
 
     /// A region was used at this tick.
