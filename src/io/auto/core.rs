@@ -21,6 +21,10 @@ use crate::io::{BlockIo, DepthReads, MmapFile};
 use crate::stats::ReadCell;
 use crate::sys::residency::cached_pages;
 
+/// Of mapped reads that are as long more are timed than of others, see [`Judge::sample_mask`]: if their pages are gone,
+/// each takes a fault for every one of them.
+const LONG_BYTES: usize = 64 << 10;
+const LONG_SAMPLE_MASK: u64 = 7;
 /// A region is worth reading whole when its reads have cost this part of what that costs.
 const LOAD_PART: u64 = 4;
 /// What reading a region whole is taken to cost before it was done.
@@ -108,7 +112,8 @@ impl Core {
     /// A read of at least one byte in regions that the map serves.
     #[inline]
     pub(super) fn read_mapped(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if cell.mmap_reads().is_multiple_of(self.judge.sample_reads()) || buf.len() >= self.judge.timed_bytes() {
+        let sample_mask = self.judge.sample_mask() & if buf.len() >= LONG_BYTES { LONG_SAMPLE_MASK } else { u64::MAX };
+        if cell.mmap_reads() & sample_mask == 0 || buf.len() >= self.judge.asked_bytes() {
             return self.read_sampled(cell, offset, buf);
         }
         self.map.read_counted(cell, offset, buf)
@@ -118,7 +123,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if self.judge.is_wary() && buf.len() >= self.judge.timed_bytes() && self.is_gone(offset, buf.len()) {
+        if buf.len() >= self.judge.asked_bytes() && self.is_gone(offset, buf.len()) {
             self.evicted(region_of(offset));
             return self.read_cold(cell, offset, buf);
         }

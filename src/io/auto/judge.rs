@@ -23,14 +23,13 @@ const SET_TICKS: u8 = 8;
 const OLD_TICKS: u8 = 8;
 /// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
 const FIT_PERCENT: (u64, u64) = (90, 75);
-/// One mapped read of a thread in so many is timed: while nothing goes, and while pages go of what fits. Where it does not
+/// One mapped read of a thread in 64 is timed while nothing goes, one in 8 while pages go of what fits. Where it does not
 /// fit, each is.
-const SAMPLE_READS: u64 = 64;
-const SAMPLE_READS_WARY: u64 = 8;
-/// A mapped read that is as long is always timed: it takes hundreds of times what the clock does, and if its pages are
-/// gone it takes a fault for each of them.
-const TIMED_BYTES: usize = 64 << 10;
-/// While pages go, a read that is as long is asked about first: that takes less than one fault, and it can have many.
+const SAMPLE_MASK: u64 = 63;
+const SAMPLE_MASK_WARY: u64 = 7;
+/// A read that is as long is asked about first, while pages go of what fits.
+const ASKED_BYTES_WARY: usize = 64 << 10;
+/// The same where it does not fit.
 const ASKED_BYTES: usize = 16 << 10;
 /// Regions that one judgement gives back at most.
 const RELEASE_MAX: usize = 256;
@@ -41,9 +40,8 @@ pub(super) struct Judge {
     /// When the next judgement is due. Relaxed, as all here: whoever sees an old value judges a little sooner or later.
     due_ns: AtomicU64,
     is_tight: AtomicBool,
-    is_wary: AtomicBool,
-    sample_reads: AtomicU64,
-    timed_bytes: AtomicUsize,
+    sample_mask: AtomicU64,
+    asked_bytes: AtomicUsize,
     /// Evictions that were seen before the last judgement.
     evictions_before: AtomicU64,
     fits_whole: AtomicBool,
@@ -66,9 +64,8 @@ impl Judge {
         Judge {
             due_ns: AtomicU64::new(0),
             is_tight: AtomicBool::new(false),
-            is_wary: AtomicBool::new(false),
-            sample_reads: AtomicU64::new(SAMPLE_READS),
-            timed_bytes: AtomicUsize::new(TIMED_BYTES),
+            sample_mask: AtomicU64::new(SAMPLE_MASK),
+            asked_bytes: AtomicUsize::new(usize::MAX),
             evictions_before: AtomicU64::new(0),
             fits_whole: AtomicBool::new(false),
             capacity_bytes: AtomicU64::new(limits.page_cache_bytes_max.unwrap_or(u64::MAX)),
@@ -104,23 +101,18 @@ impl Judge {
         self.may_load() && self.fits_whole.load(Relaxed)
     }
 
-    /// One mapped read of a thread in so many is timed. A read that finds its page gone costs thousands of looks at the
-    /// clock; reads of what fits cost a few.
+    /// A thread's mapped read is timed where its number has none of these bits. A read that finds its page gone costs
+    /// thousands of looks at the clock; one of what is there costs a few.
     #[inline]
-    pub(super) fn sample_reads(&self) -> u64 {
-        self.sample_reads.load(Relaxed)
+    pub(super) fn sample_mask(&self) -> u64 {
+        self.sample_mask.load(Relaxed)
     }
 
-    /// A mapped read that is as long is always timed; while pages go, it is asked about first.
+    /// A mapped read that is as long is asked about first: while pages go, that takes less than one fault, and it can
+    /// have many.
     #[inline]
-    pub(super) fn timed_bytes(&self) -> usize {
-        self.timed_bytes.load(Relaxed)
-    }
-
-    /// Whether pages go from under the map: what is read does not fit, or was found gone since the last judgement but
-    /// one.
-    pub(super) fn is_wary(&self) -> bool {
-        self.is_wary.load(Relaxed)
+    pub(super) fn asked_bytes(&self) -> usize {
+        self.asked_bytes.load(Relaxed)
     }
 
     /// A page was found gone.
@@ -128,15 +120,16 @@ impl Judge {
         self.set_wary(true);
     }
 
+    /// Whether pages go from under the map: what is read does not fit, or was found gone since the last judgement but
+    /// one.
     fn set_wary(&self, is_wary: bool) {
-        self.is_wary.store(is_wary, Relaxed);
-        let sample_reads = match (self.may_load(), is_wary) {
-            (false, _) => 1,
-            (true, true) => SAMPLE_READS_WARY,
-            (true, false) => SAMPLE_READS,
+        let (sample_mask, asked_bytes) = match (self.may_load(), is_wary) {
+            (true, false) => (SAMPLE_MASK, usize::MAX),
+            (true, true) => (SAMPLE_MASK_WARY, ASKED_BYTES_WARY),
+            (false, _) => (0, ASKED_BYTES),
         };
-        self.sample_reads.store(sample_reads, Relaxed);
-        self.timed_bytes.store(if is_wary { ASKED_BYTES } else { TIMED_BYTES }, Relaxed);
+        self.sample_mask.store(sample_mask, Relaxed);
+        self.asked_bytes.store(asked_bytes, Relaxed);
     }
 
     /// Something has happened that should not have: judge at the next read, but not more often than a hundred times a

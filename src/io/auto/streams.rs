@@ -12,9 +12,8 @@ use super::regions::{REGION_BYTES, region_of};
 const SCANS_MAX: usize = 8;
 /// Reads whose end is remembered, to see whether another begins there.
 const ENDS: usize = 8;
-/// So many reads in a row are a scan, or so many bytes.
+/// So many reads in a row are a scan. Two, however long, are often chance: a long block has few others to be next to.
 const SCAN_READS: u32 = 3;
-const SCAN_BYTES: u64 = 128 << 10;
 /// Regions read ahead of a scan: at first, and at most.
 const AHEAD_REGIONS: (u64, u64) = (2, 16);
 
@@ -31,7 +30,6 @@ pub(super) struct Streams {
 struct End {
     offset: u64,
     reads: u32,
-    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -66,7 +64,7 @@ impl Streams {
             return Some(wanted);
         }
         let run = self.run_to(offset, end);
-        if run.reads < SCAN_READS && run.bytes < SCAN_BYTES || run.reads < 2 {
+        if run.reads < SCAN_READS {
             return None;
         }
         let window = AHEAD_REGIONS.0.min(regions_max);
@@ -108,9 +106,8 @@ impl Streams {
 
     /// How long the run is that a read of these bytes continues.
     fn run_to(&mut self, offset: u64, end: u64) -> End {
-        let bytes = end - offset;
         if let Some(known) = self.ends.iter_mut().find(|known| known.reads > 0 && known.offset == offset) {
-            *known = End { offset: end, reads: known.reads + 1, bytes: known.bytes + bytes };
+            *known = End { offset: end, reads: known.reads + 1 };
             return *known;
         }
         // Runs that have begun are kept longer than single reads.
@@ -123,7 +120,7 @@ impl Streams {
                 known.reads -= 1;
             }
         }
-        self.ends[at] = End { offset: end, reads: 1, bytes };
+        self.ends[at] = End { offset: end, reads: 1 };
         self.ends[at]
     }
 }
@@ -166,6 +163,18 @@ mod tests {
         for _ in 0..100_000 {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             assert_eq!(streams.observe((at >> 20) % 500_000 * 4096, 4096, 16), None);
+        }
+    }
+
+    #[test]
+    fn two_long_reads_that_happen_to_be_neighbours_are_no_scan() {
+        let mut streams = Streams::default();
+        let mut at = 1_u64;
+        for block in (0..100).map(|pair| pair * 7 + 3) {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            for block in [block, block + 1, 1000 + (at >> 20) % 1000] {
+                assert_eq!(streams.observe(block << 18, 1 << 18, 16), None);
+            }
         }
     }
 
