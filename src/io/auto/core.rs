@@ -185,8 +185,8 @@ impl Core {
         }
     }
 
-    /// The path for a read, after whatever has to happen to the regions that it touches. Of a batch, no read waits for a
-    /// region that may be worth reading whole.
+    /// The path for a read, after whatever has to happen to the regions that it touches. In a batch no read waits for
+    /// a region that may be worth reading whole.
     pub(super) fn choose(&self, offset: u64, len: usize, is_single: bool) -> Path {
         let (first, last) = (region_of(offset), region_of(offset.saturating_add(len as u64 - 1)));
         // No file reaches so far: `pread` says so.

@@ -23,8 +23,8 @@ const SET_TICKS: u8 = 8;
 const OLD_TICKS: u8 = 8;
 /// Parts of the capacity, in percent: a working set above the first does not fit, one below the second does again.
 const FIT_PERCENT: (u64, u64) = (90, 75);
-/// One mapped read of a thread in 64 is timed while nothing goes, one in 8 while pages go of what fits. Where it does not
-/// fit, each is.
+/// One mapped read of a thread in 64 is timed while nothing goes, one in 8 while pages go of what fits. Where it does
+/// not fit, each is.
 const SAMPLE_MASK: u64 = 63;
 const SAMPLE_MASK_WARY: u64 = 7;
 /// A read that is as long is asked about first, while pages go of what fits.

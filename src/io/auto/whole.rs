@@ -57,8 +57,9 @@ impl Core {
         {
             return false;
         }
-        self.counters.loads_at_once.add(1);
-        self.load_for_reads(region, State::Cold)
+        let is_loaded = self.load_for_reads(region, State::Cold);
+        self.counters.loads_at_once.add(u64::from(is_loaded));
+        is_loaded
     }
 
     /// Brings a region into the page cache, in 2 MiB pages if that can be.
