@@ -11,8 +11,7 @@ use parking_lot::Mutex;
 
 /// So many can be open, their regions not used yet. With one more, the oldest is lost.
 const OPEN_MAX: usize = 8;
-/// What a bet that was won and one that was lost count: the next is placed at once where four of five are won.
-const WON: u32 = 1;
+/// A bet that was lost counts as many as were won: the next is placed at once where four of five are won.
 const LOST: u32 = 4;
 const SCORE_MAX: u32 = 8;
 const SCORE_GOOD: u32 = 4;
@@ -45,7 +44,7 @@ impl Bets {
             let open = recent.open.len();
             recent.open.retain(|region| !is_used(*region));
             let won = open - recent.open.len();
-            recent.score = (recent.score + won as u32 * WON).min(SCORE_MAX);
+            recent.score = (recent.score + won as u32).min(SCORE_MAX);
             recent.score >= SCORE_GOOD
         })
     }

@@ -132,7 +132,7 @@ impl Core {
         let now_ns = self.now_ns();
         self.counters.samples.add(1);
         let region = region_of(offset);
-        self.regions.use_mapped(region, self.judge.tick(now_ns));
+        self.regions.stamp(region, self.judge.tick(now_ns));
         let took_ns = now_ns - began_ns;
         if took_ns > 20_000 + buf.len() as u64 {
             self.counters.slow_samples.add(1);

@@ -201,8 +201,8 @@ impl Regions {
         self.update(region, |word| (word & (STAMP_MASK << STAMP_SHIFT)) | LOADED | State::Mapped as u32);
     }
 
-    /// A region that the map serves was used at this tick.
-    pub(super) fn use_mapped(&self, region: u64, tick: u8) {
+    /// A region that was noted was used at this tick.
+    pub(super) fn stamp(&self, region: u64, tick: u8) {
         let used = |word: u32| {
             let is_loaded = word & LOADED != 0 && State::of(word).is_served();
             word & !(STAMP_MASK << STAMP_SHIFT) | u32::from(tick) << STAMP_SHIFT | if is_loaded { USED } else { 0 }
@@ -218,15 +218,6 @@ impl Regions {
     /// Whether a region that was read whole was used since, as far as reads are timed.
     pub(super) fn is_used(&self, region: u64) -> bool {
         self.get(region).is_some_and(|word| word.load(Relaxed) & (LOADED | USED) == LOADED | USED)
-    }
-
-    /// A region was used at this tick.
-    pub(super) fn stamp(&self, region: u64, tick: u8) {
-        if let Some(word) = self.get_or_make(region)
-            && (word.load(Relaxed) >> STAMP_SHIFT) & STAMP_MASK != u32::from(tick)
-        {
-            self.update(region, |word| (word & !(STAMP_MASK << STAMP_SHIFT)) | (u32::from(tick) << STAMP_SHIFT));
-        }
     }
 
     /// Adds to what reads of a cold region have cost above what they would from the map, and uses it at this tick.
