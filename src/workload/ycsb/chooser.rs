@@ -17,8 +17,8 @@ use super::zipf::Ranks;
 
 /// Over so many items YCSB draws the ranks that it scatters.
 const SCRAMBLED_ITEMS: u64 = 10_000_000_000;
-/// Ranks that do not go with the records that are inserted meanwhile are drawn so many at a time: a power takes long,
-/// but the processor can be at several at once.
+/// Ranks that do not go with the records that are inserted meanwhile are drawn so many at a time: powers and hashes take
+/// long one by one, but the processor can be at several at once.
 const AHEAD: usize = 16;
 
 /// The numbers of new records: given out to whoever inserts, and known to all as far as none is missing.
@@ -145,9 +145,9 @@ impl Chooser {
             let number = match &mut self.kind {
                 Kind::Uniform => self.start + rng.random_range(0..self.count),
                 Kind::Scrambled { ranks, items, ahead } => {
-                    self.start + ahead.next(|| fnv_hash(ranks.draw(rng)) % *items)
+                    self.start + ahead.next(|| ranks.draw_all(rng).map(|rank| fnv_hash(rank) % *items))
                 }
-                Kind::Zipfian { ranks, ahead } => self.start + ahead.next(|| ranks.draw(rng)),
+                Kind::Zipfian { ranks, ahead } => self.start + ahead.next(|| ranks.draw_all(rng)),
                 Kind::Latest { ranks } => {
                     ranks.resize(last);
                     last - ranks.draw(rng)
@@ -186,13 +186,13 @@ struct Ahead {
 
 impl Ahead {
     #[inline]
-    fn next(&mut self, mut draw: impl FnMut() -> u64) -> u64 {
+    fn next(&mut self, draw: impl FnOnce() -> [u64; AHEAD]) -> u64 {
         if self.left == 0 {
-            self.numbers.iter_mut().rev().for_each(|number| *number = draw());
+            self.numbers = draw();
             self.left = AHEAD;
         }
         self.left -= 1;
-        self.numbers[self.left]
+        self.numbers[AHEAD - 1 - self.left]
     }
 }
 
