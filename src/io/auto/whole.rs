@@ -90,6 +90,8 @@ impl Core {
                 self.counters.loads.add(1);
                 self.counters.load_bytes.add(end - bytes.start);
                 self.counters.load_ns.add(took_ns);
+                // While much is read whole, what there is to know of its use is soon out of date.
+                self.judge.hasten();
                 true
             }
             Err(error) => {
