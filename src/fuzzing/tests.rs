@@ -105,6 +105,20 @@ fn lists_of_extents_whose_nodes_are_in_many_places_are_damage() {
     assert!(store.pages().allocate().is_ok());
 }
 
+/// Each leaf of the space map claims room and has none: they are gone through once, and not from the root on for each.
+#[test]
+fn a_space_map_may_claim_room_that_it_does_not_have() {
+    let mut forge = Forge::new(0, 0);
+    let space = bomb(&mut forge, &[u64::MAX; 512], 0);
+    let (_dir, path) = file(forge, Numbers { space, end_units: END, ..numbers() });
+    let store = Store::options().open(&path).unwrap();
+    let page = store.pages().allocate().unwrap();
+    let written = store.pages().write(page, &[1; 512]);
+    assert!(matches!(written, Err(Error::Corrupt { .. })), "{written:?}");
+    let reads = store.io_stats().reads;
+    assert!(reads < 2 * crate::tree::FEW_NODES, "{reads} reads");
+}
+
 /// An extent may be as long as the file claims to be.
 #[test]
 fn a_held_extent_may_claim_any_length() {

@@ -10,7 +10,7 @@ use super::volume::Volume;
 use crate::error::{Error, Operation, Part, Result};
 use crate::extent::{Extent, Fit, FreeSpace};
 use crate::format::{Tree, UNITS_MAX};
-use crate::tree;
+use crate::tree::{self, Flow};
 
 /// The file grows by an eighth of its length, but by no less and no more than this.
 const GROWTH_BYTES_MIN: u64 = 1 << 20;
@@ -173,12 +173,46 @@ impl Space {
         if self.quarantine.is_some() {
             return Ok(false);
         }
+        let nodes = map.volume.nodes(Part::SpaceMap);
         let leaf_units = map.volume.geometry.leaf_units();
-        while self.scanned * leaf_units < self.known_end {
-            let nodes = map.volume.nodes(Part::SpaceMap);
-            let index = tree::first_with_room(nodes, map.tree, self.scanned, leaf_units)?;
-            self.scanned = index + 1;
-            if self.load(map, index)? {
+        let end = self.known_end.div_ceil(leaf_units);
+        if self.scanned >= end {
+            return Ok(false);
+        }
+        // By one walk: all leaves may claim room that they do not have.
+        let mut found = false;
+        tree::walk(nodes, map.tree, self.scanned, &mut |node| {
+            found = self.scan_absent(map.volume, node.first_leaf.min(end))?;
+            if found || node.first_leaf >= end {
+                return Ok(Flow::Stop);
+            }
+            let span = nodes.span(node.height);
+            let behind = node.first_leaf.saturating_add(span);
+            if node.child.count >= span.saturating_mul(leaf_units) {
+                self.scanned = behind;
+                return Ok(Flow::Past);
+            }
+            if node.height > 0 {
+                return Ok(Flow::Down);
+            }
+            if self.loaded.around(node.first_leaf).is_none() {
+                found = self.load_words(map, node.first_leaf, Some(nodes.read_leaf(&node.child)?))?;
+            }
+            self.scanned = behind;
+            Ok(if found { Flow::Stop } else { Flow::Past })
+        })?;
+        Ok(found || self.scan_absent(map.volume, end)?)
+    }
+
+    /// Takes in the first of the leaves up to this one, which are not there, that was not taken in.
+    fn scan_absent(&mut self, volume: &Volume, end: u64) -> Result<bool> {
+        while self.scanned < end {
+            if let Some(loaded) = self.loaded.around(self.scanned) {
+                self.scanned = loaded.end();
+                continue;
+            }
+            self.scanned += 1;
+            if self.take_in(volume, Extent { start: self.scanned - 1, len: 1 }, None)? {
                 return Ok(true);
             }
         }
@@ -190,10 +224,15 @@ impl Space {
         if self.loaded.around(index).is_some() {
             return Ok(false);
         }
-        let nodes = map.volume.nodes(Part::SpaceMap);
-        let words = tree::leaf(nodes, map.tree, index)?;
+        let words = tree::leaf(map.volume.nodes(Part::SpaceMap), map.tree, index)?;
+        self.load_words(map, index, words)
+    }
+
+    /// The same of a leaf that was read, or is not there.
+    fn load_words(&mut self, map: Map<'_>, index: u64, words: Option<Vec<u64>>) -> Result<bool> {
         self.leaves_read += u64::from(words.is_some());
         if self.leaves_read > tree::FEW_NODES {
+            let nodes = map.volume.nodes(Part::SpaceMap);
             self.leaves_max = self.leaves_max.max(nodes.room()?);
             if self.leaves_read > self.leaves_max {
                 return Err(nodes.too_many(&map.tree.root, self.leaves_max));
