@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{CheckpointOptions, Error, PageId, Store, VerifyOptions, VerifyReport};
+use crate::format::Name;
+use crate::{CheckpointOptions, Error, Operation, PageId, Store, VerifyOptions, VerifyReport};
 
 const END: u64 = 1 << 40;
 
@@ -117,6 +118,30 @@ fn a_space_map_may_claim_room_that_it_does_not_have() {
     assert!(matches!(written, Err(Error::Corrupt { .. })), "{written:?}");
     let reads = store.io_stats().reads;
     assert!(reads < 2 * crate::tree::FEW_NODES, "{reads} reads");
+}
+
+/// All free space is kept for the next checkpoint, since the file claims to have so much that it would take: it is looked
+/// for in leaves that are not there, in front of one that is.
+#[test]
+fn what_is_kept_for_a_checkpoint_may_be_more_than_there_is() {
+    let mut forge = Forge::new(0, 0);
+    let mut child = node(&mut forge, &[u64::MAX; 512], 32768);
+    for _ in 0..2 {
+        child = node(&mut forge, &[&[0; 127 * 4], &child[..]].concat(), 32768);
+    }
+    let (name, pages) = ("one".to_owned(), Tree { root: Child::NONE, height: 0 });
+    let names =
+        Names(vec![Name { name, generation: 1, sequence: 1, page_limit: 0, pages, cookie: Vec::new() }]).encode();
+    let mut names_at = forge.block(&names);
+    names_at[3] = names.len() as u64;
+    let space = Root { child, height: 2 };
+    let (_dir, path) = file(forge, Numbers { space, names: names_at, raw_units: END, end_units: END, ..numbers() });
+    let store = Store::options().open(&path).unwrap();
+    let page = store.pages().allocate().unwrap();
+    let written = store.pages().write(page, &[1; 512]);
+    assert!(matches!(written, Err(Error::Io { operation: Operation::Reserve, .. })), "{written:?}");
+    let reads = store.io_stats().reads;
+    assert!(reads < 100, "{reads} reads");
 }
 
 /// An extent may be as long as the file claims to be.

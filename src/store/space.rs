@@ -204,15 +204,17 @@ impl Space {
         Ok(found || self.scan_absent(map.volume, end)?)
     }
 
-    /// Takes in the first of the leaves up to this one, which are not there, that was not taken in.
+    /// Takes in the next leaves in front of this one, which are not there. A file may claim any number of them.
     fn scan_absent(&mut self, volume: &Volume, end: u64) -> Result<bool> {
         while self.scanned < end {
-            if let Some(loaded) = self.loaded.around(self.scanned) {
+            let start = self.scanned;
+            let loaded = self.loaded.next_from(start);
+            if let Some(loaded) = loaded.filter(|loaded| loaded.start <= start) {
                 self.scanned = loaded.end();
                 continue;
             }
-            self.scanned += 1;
-            if self.take_in(volume, Extent { start: self.scanned - 1, len: 1 }, None)? {
+            self.scanned = loaded.map_or(end, |loaded| loaded.start.min(end));
+            if self.take_in(volume, Extent { start, len: self.scanned - start }, None)? {
                 return Ok(true);
             }
         }
