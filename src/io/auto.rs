@@ -19,6 +19,7 @@ mod loader;
 mod loads;
 mod memory;
 mod regions;
+mod skew;
 mod streams;
 mod whole;
 

@@ -15,16 +15,13 @@ use super::counters::AutoCounters;
 use super::judge::Judge;
 use super::loads::Loads;
 use super::regions::{ACCOUNT_NS_MAX, REGION_BYTES, Regions, State, bytes_of, region_of, regions_of};
+use super::skew::Skew;
 use super::streams::{Streams, Wanted};
 use crate::error::Result;
 use crate::io::{BlockIo, DepthReads, MmapFile};
 use crate::stats::ReadCell;
 use crate::sys::residency::cached_pages;
 
-/// Of mapped reads that are as long more are timed than of others, see [`Judge::sample_mask`]: if their pages are gone,
-/// each takes a fault for every one of them.
-const LONG_BYTES: usize = 64 << 10;
-const LONG_SAMPLE_MASK: u64 = 7;
 /// A region is worth reading whole when its reads have cost this part of what that costs.
 const LOAD_PART: u64 = 4;
 /// What reading a region whole is taken to cost before it was done.
@@ -55,6 +52,7 @@ pub(super) struct Core {
     pub(super) counters: AutoCounters,
     pub(super) loads: Loads,
     pub(super) bets: Bets,
+    pub(super) skew: Skew,
     began: Instant,
     /// What to read a region whole has cost lately.
     pub(super) load_ns: AtomicU64,
@@ -84,6 +82,7 @@ impl Core {
             counters: AutoCounters::default(),
             loads: Loads::new(huge_pages),
             bets: Bets::default(),
+            skew: Skew::default(),
             began: Instant::now(),
             load_ns: AtomicU64::new(LOAD_NS_FIRST),
             loading: AtomicU32::new(0),
@@ -112,8 +111,7 @@ impl Core {
     /// A read of at least one byte in regions that the map serves.
     #[inline]
     pub(super) fn read_mapped(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let sample_mask = self.judge.sample_mask() & if buf.len() >= LONG_BYTES { LONG_SAMPLE_MASK } else { u64::MAX };
-        if cell.mmap_reads() & sample_mask == 0 || buf.len() >= self.judge.asked_bytes() {
+        if self.judge.is_sampled(cell.mmap_reads(), buf.len()) || self.judge.is_asked_about(buf.len()) {
             return self.read_sampled(cell, offset, buf);
         }
         self.map.read_counted(cell, offset, buf)
@@ -123,7 +121,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn read_sampled(&self, cell: &ReadCell, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if buf.len() >= self.judge.asked_bytes() && self.is_gone(offset, buf.len()) {
+        if self.judge.is_asked_about(buf.len()) && self.is_gone(offset, buf.len()) {
             self.evicted(region_of(offset));
             return self.read_cold(cell, offset, buf);
         }
@@ -177,6 +175,7 @@ impl Core {
                     cell.count_pread(len);
                     self.counters.cold_reads.add(1);
                     let now_ns = self.now_ns();
+                    self.skew.note(len, now_ns - began_ns);
                     let cost_ns = self.own_ns((now_ns - began_ns).saturating_sub(map_ns(len)), is_alone);
                     self.account(offset, len, cost_ns, now_ns);
                 }
@@ -221,7 +220,7 @@ impl Core {
                     is_scan = true;
                 }
                 State::Cold | State::Unknown => {
-                    if !(is_single && self.load_at_once(region)) {
+                    if !(is_single && self.load_at_once(region, len)) {
                         path = Path::Pread;
                     }
                     is_scan = true;
@@ -303,12 +302,13 @@ impl Core {
             if sum_ns < look_ns {
                 continue;
             }
-            let is_worth_it = sum_ns >= self.load_ns().min(ACCOUNT_NS_MAX) / LOAD_PART;
+            let part = if self.skew.is_high(len) { 1 } else { LOAD_PART };
+            let is_worth_it = sum_ns >= self.load_ns().min(ACCOUNT_NS_MAX) / part;
             if self.look(region, 1) == Some(true) {
                 self.regions.set(region, State::Mapped);
             } else if !(is_worth_it && self.judge.may_load() && self.queue(region, false)) {
                 self.regions.put_off(region);
-                if self.judge.may_load_unused() {
+                if self.judge.may_load_unused() && !self.skew.may_be_high(len) {
                     self.consider_group(region);
                 }
             }

@@ -27,6 +27,9 @@ const FIT_PERCENT: (u64, u64) = (90, 75);
 /// not fit, each is.
 const SAMPLE_MASK: u64 = 63;
 const SAMPLE_MASK_WARY: u64 = 7;
+/// Of long reads, from this length on, one in 8 at least: if their pages are gone, each takes a fault for every one of them.
+const SAMPLE_MASK_LONG: u64 = 7;
+const LONG_BYTES: usize = 64 << 10;
 /// A read that is as long is asked about first, while pages go of what fits.
 const ASKED_BYTES_WARY: usize = 64 << 10;
 /// The same where it does not fit.
@@ -101,18 +104,19 @@ impl Judge {
         self.may_load() && self.fits_whole.load(Relaxed)
     }
 
-    /// A thread's mapped read is timed where its number has none of these bits. A read that finds its page gone costs
-    /// thousands of looks at the clock; one of what is there costs a few.
+    /// Whether a thread's mapped read is timed: by its number. A read that finds its page gone costs thousands of looks
+    /// at the clock; one of what is there costs a few.
     #[inline]
-    pub(super) fn sample_mask(&self) -> u64 {
-        self.sample_mask.load(Relaxed)
+    pub(super) fn is_sampled(&self, number: u64, len: usize) -> bool {
+        let of_long = if len >= LONG_BYTES { SAMPLE_MASK_LONG } else { u64::MAX };
+        number & self.sample_mask.load(Relaxed) & of_long == 0
     }
 
-    /// A mapped read that is as long is asked about first: while pages go, that takes less than one fault, and it can
-    /// have many.
+    /// Whether a mapped read is so long that it is asked about first: while pages go, that takes less than one fault,
+    /// and it can have many.
     #[inline]
-    pub(super) fn asked_bytes(&self) -> usize {
-        self.asked_bytes.load(Relaxed)
+    pub(super) fn is_asked_about(&self, len: usize) -> bool {
+        len >= self.asked_bytes.load(Relaxed)
     }
 
     /// A page was found gone.

@@ -49,9 +49,10 @@ impl Core {
         is_loaded
     }
 
-    /// Reads a cold region whole at its first read if that has paid lately. Says whether the map serves it now.
-    pub(super) fn load_at_once(&self, region: u64) -> bool {
+    /// Reads a cold region whole at its first read, of so many bytes, if that has paid lately. Says whether the map serves it now.
+    pub(super) fn load_at_once(&self, region: u64, len: usize) -> bool {
         if !self.judge.may_load()
+            || self.skew.is_high(len)
             || self.regions.is_put_off(region)
             || !self.bets.are_good(|region| self.regions.is_used(region))
         {
