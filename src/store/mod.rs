@@ -9,7 +9,7 @@
 //! | `inner` | the state of a store that is open for writing, and its lock |
 //! | `pages`, `blocks` | the two handles |
 //! | `checkpoint`, `commit`, `sink`, `held` | checkpoints |
-//! | `snapshot` | reading a checkpoint |
+//! | `snapshot`, `readers` | reading a checkpoint, and holding it against a writer in another process |
 //! | `hints` | what is known of reads to come |
 //! | `compact` | moving pages down |
 //! | `salvage` | what can be read of a damaged file |
@@ -29,6 +29,7 @@ mod info;
 mod inner;
 mod options;
 mod pages;
+mod readers;
 mod salvage;
 mod sink;
 mod snapshot;

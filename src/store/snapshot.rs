@@ -7,10 +7,11 @@ use parking_lot::Mutex;
 
 use super::Store;
 use super::inner::Inner;
-use super::options::{StoreOptions, lock_error, lock_file, read_names};
+use super::options::{StoreOptions, lock_file, read_names};
 use super::pages::{PageId, PageRead, live_pages};
+use super::readers::{self, LockedFile};
 use super::table::{Source, Table};
-use super::volume::{READERS_BYTE, Volume, superblock};
+use super::volume::{Volume, superblock};
 use crate::error::{Error, Result};
 use crate::format::{Names, Slot, Tree};
 use crate::io::BlockIo;
@@ -162,36 +163,14 @@ impl StoreOptions {
         let shared: Arc<Path> = path.into();
         let superblock = superblock(&*io, &shared)?;
         let volume = self.volume(io, shared, None, superblock);
-        // A writer that makes a checkpoint looks at the locks after its slot is on the device. So if the slot is still
-        // the last one when we have its lock, the writer will see us before it uses any space again.
         let lock = lock_file(path, false)?;
-        loop {
-            let slot = volume.newest_slot()?;
-            shared_lock(path, &lock, slot.generation)?;
-            let mut locked = vec![slot.generation];
-            // The list of names is only to be trusted if it was not replaced before the lock.
-            if volume.newest_slot()? == slot {
-                let names = read_names(&volume, &slot)?;
-                let (view, _) = view(&slot, &names, name)?;
-                shared_lock(path, &lock, view.generation)?;
-                if volume.newest_slot()? == slot {
-                    let volume = Volume { lock: Some(lock), ..volume };
-                    return Ok(Snapshot::new(Arc::new(volume), view, slot, names, Hold::Volume));
-                }
-                locked.push(view.generation);
-            }
-            for generation in locked {
-                lock.unlock(READERS_BYTE + generation).map_err(|source| lock_error(path, source))?;
-            }
-        }
-    }
-}
-
-fn shared_lock(path: &Path, lock: &crate::sys::lock::LockFile, generation: u64) -> Result<()> {
-    match lock.try_shared(READERS_BYTE + generation) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::Locked { path: path.into() }),
-        Err(source) => Err(lock_error(path, source)),
+        let (slot, (view, names)) = readers::hold(&LockedFile { volume: &volume, lock: &lock }, |slot| {
+            let names = read_names(&volume, slot)?;
+            let (view, _) = view(slot, &names, name)?;
+            Ok((view.generation, (view, names)))
+        })?;
+        let volume = Volume { lock: Some(lock), ..volume };
+        Ok(Snapshot::new(Arc::new(volume), view, slot, names, Hold::Volume))
     }
 }
 

@@ -7,8 +7,13 @@ use std::path::Path;
 use std::process::Command;
 
 /// Bugs that are planted in the code, and the model that finds them.
-const PLANTED: [(&str, &str); 3] =
-    [(WINDOW_RETIRES, "retired_map_unmapped"), (WINDOW_CUT_FAR, "no_end_check"), (WINDOW_CUT_NEAR, "no_end_check")];
+const PLANTED: [(&str, &str); 5] = [
+    (WINDOW_RETIRES, "retired_map_unmapped"),
+    (WINDOW_CUT_FAR, "no_end_check"),
+    (WINDOW_CUT_NEAR, "no_end_check"),
+    (READERS_LAST, "reader_looks_once"),
+    (READERS_KEPT, "reader_looks_once"),
+];
 
 /// The model, the file, a line in there and the one behind it that is changed, and how.
 const MUTANTS: [(&str, &str, &str, &str, &str); 25] = [
@@ -42,6 +47,8 @@ const MUTANTS: [(&str, &str, &str, &str, &str); 25] = [
     (FRAMES_SLOTS, FRAMES, "fn unclaim(", "[word].fetch_and(", "weaker"),
 ];
 
+const READERS_LAST: &str = "store::readers::model::a_reader_of_the_last_checkpoint_against_two_more";
+const READERS_KEPT: &str = "store::readers::model::a_reader_of_a_kept_checkpoint_against_its_end";
 const WINDOW: &str = "src/sys/window.rs";
 const WINDOW_MAP: &str = "src/sys/window/model.rs"; // as `sys/copy/*.rs` has it
 const WINDOW_RETIRES: &str = "sys::window::model::a_map_that_retires_against_reads";
