@@ -120,8 +120,8 @@ fn a_space_map_may_claim_room_that_it_does_not_have() {
     assert!(reads < 2 * crate::tree::FEW_NODES, "{reads} reads");
 }
 
-/// All free space is kept for the next checkpoint, since the file claims to have so much that it would take: it is looked
-/// for in leaves that are not there, in front of one that is.
+/// All free space is kept for the next checkpoint, since the file claims to have so much that it would take: it is
+/// looked for in leaves that are not there, in front of one that is.
 #[test]
 fn what_is_kept_for_a_checkpoint_may_be_more_than_there_is() {
     let mut forge = Forge::new(0, 0);

@@ -1,7 +1,7 @@
 //! How a reader holds a checkpoint that another process may be about to replace.
 //!
-//! Readers lock a byte of the file that stands for the checkpoint's generation. A writer that makes a checkpoint looks at
-//! these locks after its slot is on the device, and before it uses any space again. So whoever has a lock, and finds
+//! Readers lock a byte of the file that stands for the checkpoint's generation. A writer that makes a checkpoint looks
+//! at these locks after its slot is on the device, and before it uses any space again. So whoever has a lock, and finds
 //! the slot unchanged then, has been seen or will be.
 
 use super::options::lock_error;

@@ -27,7 +27,8 @@ const FIT_PERCENT: (u64, u64) = (90, 75);
 /// not fit, each is.
 const SAMPLE_MASK: u64 = 63;
 const SAMPLE_MASK_WARY: u64 = 7;
-/// Of long reads, from this length on, one in 8 at least: if their pages are gone, each takes a fault for every one of them.
+/// Of long reads, from this length on, one in 8 at least: if their pages are gone, each takes a fault for every one of
+/// them.
 const SAMPLE_MASK_LONG: u64 = 7;
 const LONG_BYTES: usize = 64 << 10;
 /// A read that is as long is asked about first, while pages go of what fits.

@@ -49,7 +49,8 @@ impl Core {
         is_loaded
     }
 
-    /// Reads a cold region whole at its first read, of so many bytes, if that has paid lately. Says whether the map serves it now.
+    /// Reads a cold region whole at its first read, of so many bytes, if that has paid lately. Says whether the map
+    /// serves it now.
     pub(super) fn load_at_once(&self, region: u64, len: usize) -> bool {
         if !self.judge.may_load()
             || self.skew.is_high(len)

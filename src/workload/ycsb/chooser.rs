@@ -17,8 +17,8 @@ use super::zipf::Ranks;
 
 /// Over so many items YCSB draws the ranks that it scatters.
 const SCRAMBLED_ITEMS: u64 = 10_000_000_000;
-/// Ranks that do not go with the records that are inserted meanwhile are drawn so many at a time: powers and hashes take
-/// long one by one, but the processor can be at several at once.
+/// Ranks that do not go with the records that are inserted meanwhile are drawn so many at a time: powers and hashes
+/// take long one by one, but the processor can be at several at once.
 const AHEAD: usize = 16;
 
 /// The numbers of new records: given out to whoever inserts, and known to all as far as none is missing.
