@@ -223,8 +223,9 @@ fn a_working_set_that_does_not_fit_is_not_read_whole() {
     if is_cold {
         assert_eq!((auto.capacity_bytes, auto.mode_changes), (16 * MIB, 1));
         assert!(auto.working_set_bytes > 16 * MIB && auto.groups == 0, "{auto:?}");
-        // What was read whole before that was known is given back.
-        assert!(auto.loads < 32 && auto.released >= auto.loads.min(1), "{auto:?}");
+        // What was read whole before that was known is given back. It is known soon, since each load brings the next
+        // judgement nearer.
+        assert!(auto.loads < 16 && auto.released >= auto.loads.min(1), "{auto:?}");
         let loads = auto.loads;
         let auto = read_until(&file, len, |auto| auto.judgements > 5);
         assert!(auto.loads <= loads + 4, "only what was queued: {auto:?}");
