@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Sums up what `llvm-cov export` says of each program of the suite: .ci/coverage.py DIRECTORY [PATTERN]
 
-In DIRECTORY there are N.lcov and N.text for each program. A line or a region is covered where one program covers it:
-llvm-cov, given all programs at once, takes what the first says of a function, also where that one does not have it.
+In DIRECTORY there are N.lcov and N.text for each program. A line, a region or a way of a branch (each has two) is
+covered where one program covers it; branches are there if the compiler counted them: llvm-cov, given all programs at once, takes what the first says of a function, also where that one does not have it.
 Unit tests do not count. With a PATTERN, the lines that are not covered are listed, in the files whose names match.
 """
 
@@ -45,8 +45,8 @@ def source(name):
 
 
 def merged(directory):
-    """By file: the counts of lines and of regions."""
-    lines, regions = collections.defaultdict(dict), collections.defaultdict(dict)
+    """By file: the counts of lines, of regions, and of ways of branches."""
+    lines, regions, branches = (collections.defaultdict(dict) for _ in range(3))
 
     def add(counts, name, line, key, count):
         if name and line <= len(source(name)):
@@ -69,28 +69,33 @@ def merged(directory):
             for *place, count, file, _, kind in function["regions"]:
                 if kind == 0:
                     add(regions, name_of(function["filenames"][file]), place[0], tuple(place), count)
-    return lines, regions
+            for *place, taken, passed, file, _, _ in function.get("branches", []):
+                for way, count in enumerate((taken, passed)):
+                    add(branches, name_of(function["filenames"][file]), place[0], (*place, way), count)
+    return lines, regions, branches
 
 
 def share(counts):
+    if not counts:
+        return "not counted"
     covered = sum(count > 0 for count in counts)
-    return f"{covered:,} of {len(counts):,} ({100 * covered / max(len(counts), 1):.1f} %)"
+    return f"{covered:,} of {len(counts):,} ({100 * covered / len(counts):.1f} %)"
 
 
 def main():
-    lines, regions = merged(sys.argv[1])
+    lines, regions, branches = merged(sys.argv[1])
     if not lines or not regions:
         sys.exit("nothing was measured")
     left = set(lines)
-    print("| part | lines | regions |\n|---|---|---|")
+    print("| part | lines | regions | ways of branches |\n|---|---|---|---|")
     for part, prefix in PARTS + [("in all", "")]:
         names = {name for name in left if name.startswith(prefix)}
         if prefix:
             left -= names
         else:
             names = set(lines)
-        shares = [share([n for name in names for n in counts[name].values()]) for counts in (lines, regions)]
-        print(f"| {part} | {shares[0]} | {shares[1]} |")
+        shares = [share([n for name in names for n in counts[name].values()]) for counts in (lines, regions, branches)]
+        print(f"| {part} | {' | '.join(shares)} |")
     if len(sys.argv) > 2:
         for name in sorted(name for name in lines if re.search(sys.argv[2], name)):
             missed = sorted(line for line, count in lines[name].items() if count == 0)
