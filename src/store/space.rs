@@ -129,24 +129,7 @@ impl Space {
 
     /// Reads all of the map that was not read.
     pub(super) fn load_all(&mut self, map: Map<'_>) -> Result<()> {
-        let (mut at, end) = (0, self.known_end.div_ceil(map.volume.geometry.leaf_units()));
-        while at < end {
-            let loaded = self.loaded.next_from(at);
-            if let Some(loaded) = loaded.filter(|loaded| loaded.start <= at) {
-                at = loaded.end();
-                continue;
-            }
-            // Leaves that are not there are free, as many as that may be.
-            let next = tree::next_leaf(map.volume.nodes(Part::SpaceMap), map.tree, at).map_err(|(error, _)| error)?;
-            let gap_end = next.unwrap_or(end).min(loaded.map_or(end, |loaded| loaded.start)).min(end);
-            if gap_end > at {
-                self.take_in(map.volume, Extent { start: at, len: gap_end - at }, None)?;
-            } else {
-                self.load(map, at)?;
-            }
-            at = gap_end.max(at + 1);
-        }
-        Ok(())
+        self.load_from(map, &mut 0, true).map(|_| ())
     }
 
     pub(super) fn quarantined(&self) -> impl Iterator<Item = Extent> + '_ {
@@ -173,52 +156,65 @@ impl Space {
         if self.quarantine.is_some() {
             return Ok(false);
         }
+        let mut at = self.scanned;
+        let found = self.load_from(map, &mut at, false);
+        self.scanned = at;
+        found
+    }
+
+    /// Reads leaves of the map from one on, up to the first that has free units, or all of them. Moves `at` behind what
+    /// was looked at, and says whether that made anything free.
+    ///
+    /// By one walk: there may be any number of leaves, also of those that claim room and have none.
+    fn load_from(&mut self, map: Map<'_>, at: &mut u64, all: bool) -> Result<bool> {
         let nodes = map.volume.nodes(Part::SpaceMap);
         let leaf_units = map.volume.geometry.leaf_units();
         let end = self.known_end.div_ceil(leaf_units);
-        if self.scanned >= end {
+        if *at >= end {
             return Ok(false);
         }
-        // By one walk: all leaves may claim room that they do not have.
         let mut found = false;
-        tree::walk(nodes, map.tree, self.scanned, &mut |node| {
-            found = self.scan_absent(map.volume, node.first_leaf.min(end))?;
-            if found || node.first_leaf >= end {
+        tree::walk(nodes, map.tree, *at, &mut |node| {
+            found |= self.load_absent(map.volume, at, node.first_leaf.min(end), all)?;
+            if found && !all || node.first_leaf >= end {
                 return Ok(Flow::Stop);
             }
             let span = nodes.span(node.height);
             let behind = node.first_leaf.saturating_add(span);
-            if node.child.count >= span.saturating_mul(leaf_units) {
-                self.scanned = behind;
+            if !all && node.child.count >= span.saturating_mul(leaf_units) {
+                *at = behind;
                 return Ok(Flow::Past);
             }
             if node.height > 0 {
                 return Ok(Flow::Down);
             }
             if self.loaded.around(node.first_leaf).is_none() {
-                found = self.load_words(map, node.first_leaf, Some(nodes.read_leaf(&node.child)?))?;
+                found |= self.load_words(map, node.first_leaf, Some(nodes.read_leaf(&node.child)?))?;
             }
-            self.scanned = behind;
-            Ok(if found { Flow::Stop } else { Flow::Past })
+            *at = behind;
+            Ok(if found && !all { Flow::Stop } else { Flow::Past })
         })?;
-        Ok(found || self.scan_absent(map.volume, end)?)
+        if !found || all {
+            found |= self.load_absent(map.volume, at, end, all)?;
+        }
+        Ok(found)
     }
 
-    /// Takes in the next leaves in front of this one, which are not there. A file may claim any number of them.
-    fn scan_absent(&mut self, volume: &Volume, end: u64) -> Result<bool> {
-        while self.scanned < end {
-            let start = self.scanned;
+    /// The same of leaves in front of one, which are not there, so that all their units are free. A file may claim any
+    /// number of them.
+    fn load_absent(&mut self, volume: &Volume, at: &mut u64, end: u64, all: bool) -> Result<bool> {
+        let mut found = false;
+        while *at < end && (all || !found) {
+            let start = *at;
             let loaded = self.loaded.next_from(start);
             if let Some(loaded) = loaded.filter(|loaded| loaded.start <= start) {
-                self.scanned = loaded.end();
+                *at = loaded.end();
                 continue;
             }
-            self.scanned = loaded.map_or(end, |loaded| loaded.start.min(end));
-            if self.take_in(volume, Extent { start, len: self.scanned - start }, None)? {
-                return Ok(true);
-            }
+            *at = loaded.map_or(end, |loaded| loaded.start.min(end));
+            found |= self.take_in(volume, Extent { start, len: *at - start }, None)?;
         }
-        Ok(false)
+        Ok(found)
     }
 
     /// Reads a leaf of the map, unless it was read. Says whether that made anything free.
