@@ -2,8 +2,8 @@
 """Sums up what `llvm-cov export` says of each program of the suite: .ci/coverage.py DIRECTORY [PATTERN]
 
 In DIRECTORY there are N.lcov and N.text for each program. A line, a region or a way of a branch (each has two) is
-covered where one program covers it; branches are there if the compiler counted them: llvm-cov, given all programs at once, takes what the first says of a function, also where that one does not have it.
-Unit tests do not count. With a PATTERN, the lines that are not covered are listed, in the files whose names match.
+covered where one program covers it: llvm-cov, given all programs at once, takes what the first says of a function, also
+where that one does not have it. Branches are there if the compiler counted them. Unit tests do not count. With a PATTERN, the lines that are not covered are listed, in the files whose names match.
 """
 
 import collections
